@@ -24,7 +24,9 @@ class ModelConfig:
 
     path: str | None = None  # hub name or local directory
     revision: str | None = None  # hub: commit, tag or branch; a commit is what can be repeated
-    config: dict[str, Any] | None = None  # a model without weights: keys of its transformers config, `model_type` among them
+    config: dict[str, Any] = field(
+        default_factory=dict
+    )  # without weights: keys of a transformers config, `model_type` too
     dtype: str = "float32"
     attn_implementation: str | None = None
     trust_remote_code: bool = False
@@ -32,7 +34,9 @@ class ModelConfig:
 
 @dataclass
 class TeacherConfig(ModelConfig):
-    remember: bool = False  # keep each example's logits in memory, so that the teacher is paid for once, not once an epoch
+    remember: bool = (
+        False  # keep each example's logits in memory, so that the teacher is paid for once, not once an epoch
+    )
 
 
 @dataclass
@@ -110,4 +114,41 @@ class TrainConfig:
     logger: dict[str, Any] | None = None
     callbacks: dict[str, Any] = field(default_factory=dict)
     validate_every: int | None = None  # optimizer steps; default: once an epoch
+    log_every: int = 10  # optimizer steps
     limit_batches: int | None = None  # of training, validation and test each; for debugging
+
+
+@dataclass
+class EvaluateConfig:
+    run: str = MISSING  # directory of a training run, or of a recipe's run
+    baseline: str | None = None  # directory of the run trained without the teacher; a recipe's run knows its own
+    output: str = MISSING  # where evaluation.json is written
+    logger: dict[str, Any] | None = None
+    limit_batches: int | None = None
+
+
+@dataclass
+class StageConfig:
+    command: str = MISSING  # train | evaluate
+    overrides: list[str] = field(default_factory=list)  # `{name}` stands for the directory of the earlier stage `name`
+    extra: list[str] = field(default_factory=list)  # the user's own, after all others
+
+
+@dataclass
+class RecipeConfig:
+    stages: dict[str, StageConfig] = field(default_factory=dict)
+
+
+@dataclass
+class RecipeRunConfig:
+    dir: str = MISSING
+
+
+@dataclass
+class RecipeCommandConfig:
+    run: RecipeRunConfig = field(default_factory=RecipeRunConfig)
+    seed: int = 0
+    recipe: RecipeConfig = field(default_factory=RecipeConfig)
+    hardware: HardwareConfig = field(default_factory=HardwareConfig)
+    logger: dict[str, Any] | None = None
+    limit_batches: int | None = None

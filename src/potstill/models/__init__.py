@@ -1,0 +1,1 @@
+"""Models: loading and initialising them, and turning their outputs into rows."""
