@@ -1,0 +1,106 @@
+"""One forward pass of any model of any task, as rows: `[N, C]` logits and `[P, D]` hidden states, without masks."""
+
+# B batch, L length, N rows, C classes, P attended positions, D width
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from potstill.data.batch import Batch
+from potstill.errors import UserError
+from potstill.models.taps import bare, tapped
+from potstill.models.task import Task
+from potstill.signals.protocol import Needs
+
+
+@dataclass
+class Output:
+    """logits: `[N, C]`, or None where not needed. hidden: by module path, `[P, D]` (text) or `[B, ...]` (images)."""
+
+    logits: Tensor | None = None
+    hidden: dict[str, Tensor] = field(default_factory=dict)
+
+
+def forward(model: nn.Module, batch: Batch, task: Task, needs: Needs) -> Output:
+    """Run `model` on `batch` and return what is needed of it, in the model's own dtype and with its graph.
+
+    The model itself is called, so that whatever wraps it (DDP, FSDP, compile) takes part. Of a causal language model
+    only the scored positions reach the head: logits of prompt and padding are never computed.
+    """
+    batch = _right_padded(batch, task)
+    inputs = _in_dtype_of(model, batch.inputs)
+    with tapped(model, needs.taps) as hidden:
+        if task.is_causal:
+            logits = _scored_logits(model, inputs, _rows_for_head(batch, task, needs))
+        else:
+            logits = model(**inputs).logits
+    attended = task.positions(batch)
+    return Output(
+        logits if needs.logits else None,
+        {path: _select(path, hidden[path], attended) for path in needs.taps},
+    )
+
+
+def _rows_for_head(batch: Batch, task: Task, needs: Needs) -> Tensor:
+    rows = task.scored_rows(batch)
+    assert rows is not None
+    return rows if needs.logits else rows[:0]
+
+
+def _scored_logits(model: nn.Module, inputs: dict[str, Tensor], rows: Tensor) -> Tensor:
+    with _only_rows_reach_head(model, rows):
+        logits = model(**inputs, use_cache=False).logits
+    assert logits.shape[:2] == (1, len(rows)), "the model computes its logits around its output embeddings"
+    return logits[0]
+
+
+@contextmanager
+def _only_rows_reach_head(model: nn.Module, rows: Tensor) -> Iterator[None]:
+    """Replace the head's input `[B, L, D]` by `[1, N, D]`; the model's own scaling of its logits still applies."""
+
+    def pick(_head: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return args[0].flatten(0, 1).index_select(0, rows).unsqueeze(0), *args[1:]
+
+    head: nn.Module = bare(model).get_output_embeddings()  # type: ignore[operator]
+    with head.register_forward_pre_hook(pick):
+        yield
+
+
+def _right_padded(batch: Batch, task: Task) -> Batch:
+    """The same rows with all padding on the right.
+
+    Models with absolute positions count padding as text, and encoders take their first column for the summary of the
+    example: left padding would change what they compute.
+    """
+    mask = batch.inputs.get("attention_mask")
+    if mask is None:
+        return batch
+    order = mask.argsort(dim=1, descending=True, stable=True)
+    inputs = {
+        name: value.gather(1, order) if value.shape == mask.shape else value for name, value in batch.inputs.items()
+    }
+    return Batch(inputs, batch.labels.gather(1, order) if task.is_causal else batch.labels, batch.keys)
+
+
+def _in_dtype_of(model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    dtype = next(model.parameters()).dtype
+    return {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()}
+
+
+def _select(path: str, hidden: Tensor, attended: Tensor | None) -> Tensor:
+    """Attended positions of a text model's `[B, L, D]` as `[P, D]`; an image model's hidden states as they are."""
+    if attended is None:
+        return hidden
+    if hidden.dim() != 3 or hidden.shape[:2] != attended.shape:
+        shape = list(hidden.shape)
+        raise UserError(
+            "loss.term",
+            path,
+            f"gives {shape}, not one vector per position {[*attended.shape, 'width']}.",
+            "Tap a module whose output is the hidden state of a layer; list them: potstill inspect student=...",
+        )
+    return hidden[attended]

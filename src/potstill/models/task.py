@@ -1,0 +1,82 @@
+"""What a task makes of a batch: the scored rows and their labels. The label shift lives here and nowhere else."""
+
+# B batch, L length, N rows
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from potstill.data.batch import IGNORE, Batch
+from potstill.errors import UserError, nearest_hint
+
+
+@dataclass(frozen=True)
+class Task:
+    """One kind of example.
+
+    auto_class: name of the `transformers` class that loads a model for it.
+    is_text: examples are token ids, not pixels.
+    is_causal: one row per position whose next token is scored, not one per example; classes are the vocabulary.
+    """
+
+    name: str
+    auto_class: str
+    is_text: bool
+    is_causal: bool = False
+
+    def scored_rows(self, batch: Batch) -> Tensor | None:
+        """Flat indices `[N]` into B*L of the positions that predict a scored token; None: one row per example."""
+        return self._predicting(batch).flatten().nonzero().squeeze(1) if self.is_causal else None
+
+    def row_labels(self, batch: Batch) -> Tensor:
+        """Gold class of every row, `[N]`: the next token's id, or the example's label (`IGNORE`: it has none)."""
+        return batch.labels[:, 1:][self._predicting(batch)[:, :-1]] if self.is_causal else batch.labels
+
+    def positions(self, batch: Batch) -> Tensor | None:
+        """Which positions are attended, bool `[B, L]`; None for images, which are not padded."""
+        if not self.is_text:
+            return None
+        mask = batch.inputs.get("attention_mask")
+        return torch.ones_like(batch.inputs["input_ids"], dtype=torch.bool) if mask is None else mask.bool()
+
+    def count_rows(self, batch: Batch) -> dict[str, int]:
+        """What the losses of `batch` are divided by, without running a model.
+
+        labelled: rows with a gold label. scored: all rows. positions: attended positions, or images.
+        """
+        labels, attended = self.row_labels(batch), self.positions(batch)
+        return {
+            "labelled": int((labels != IGNORE).sum()),
+            "scored": len(labels),
+            "positions": len(batch) if attended is None else int(attended.sum()),
+        }
+
+    def _predicting(self, batch: Batch) -> Tensor:
+        """Positions whose next token is scored, bool `[B, L]`. Neither the last position nor padding predicts anything.
+
+        Padding stands before the first token of a left-padded text, which nothing predicts in a right-padded one.
+        """
+        predicting = (batch.labels != IGNORE).roll(-1, dims=1)
+        predicting[:, -1:] = False
+        attended = self.positions(batch)
+        return predicting if attended is None else predicting & attended
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task("text_classification", "AutoModelForSequenceClassification", is_text=True),
+        Task("image_classification", "AutoModelForImageClassification", is_text=False),
+        Task("causal_lm", "AutoModelForCausalLM", is_text=True, is_causal=True),
+    )
+}
+
+
+def find_task(name: str) -> Task:
+    """The task called `name`; UserError where there is none."""
+    if name not in TASKS:
+        raise UserError("data.task", name, "is no task.", nearest_hint(name, TASKS))
+    return TASKS[name]

@@ -1,0 +1,47 @@
+"""A teacher that answers by running."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from potstill.data.batch import Batch
+from potstill.models.forward import forward
+from potstill.models.task import Task
+from potstill.signals.protocol import Needs, Signal
+
+
+class LiveTeacher:
+    """A frozen model as a source of signals.
+
+    Not an `nn.Module`: as an attribute of one, the teacher would enter its checkpoints, its optimizer and its
+    train/eval switch. It answers in eval mode and in its own dtype, whatever the student's mode and autocast.
+
+    label_order: the model's column for each of the data's labels, from `potstill.models.labels.label_order`; None: as
+        they are.
+    """
+
+    def __init__(self, model: PreTrainedModel, task: Task, label_order: list[int] | None) -> None:
+        self.model = model.requires_grad_(False).eval()
+        self.task = task
+        self._label_order = None if label_order is None else torch.tensor(label_order)
+
+    def signal(self, batch: Batch, needs: Needs) -> Signal:
+        """What `needs` asks of the model on `batch`, which lies on the model's device."""
+        if not needs:
+            return Signal()
+        self.model.eval()
+        # no_grad, not inference_mode: a student's graph may save these tensors for its backward
+        with torch.no_grad(), torch.autocast(batch.labels.device.type, enabled=False):
+            output = forward(self.model, batch, self.task, needs)
+        return Signal(self._ordered(output.logits), output.hidden)
+
+    def to(self, device: torch.device) -> LiveTeacher:
+        self.model.to(device)  # type: ignore[arg-type]
+        return self
+
+    def _ordered(self, logits: Tensor | None) -> Tensor | None:
+        if logits is None or self._label_order is None:
+            return logits
+        return logits.index_select(-1, self._label_order.to(logits.device))
