@@ -1,0 +1,50 @@
+# Every target works in a fresh clone, on a machine with Python >= 3.11 (with venv) and make: it sets .venv up first.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint fix constraints clean
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(INSTALLED) ## Make .venv and install potstill into it, at the versions of constraints.txt
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("potstill needs Python 3.11 or newer. Name one: make setup PYTHON=python3.12")'
+	@echo "Setting up .venv (minutes, the first time) ..."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup ## Distil the digits: teacher, baseline, student, and the table that compares them
+	$(BIN)/potstill run recipe=digits
+
+test: setup ## Pass all tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+check: lint ## Lint, format, types and the fast tests: before every commit
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not slow and not gpu'
+
+lint: setup ## ruff, ruff format, pyright
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+fix: setup ## Let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# To move a version: edit or delete its line in constraints.txt, `make setup`, `make test`, then this. The local part of a
+# version (torch==2.13.0+cpu) is dropped, so that one file serves machines with and without an accelerator.
+constraints: setup ## Write constraints.txt anew from what .venv holds
+	@{ echo "# Every package of the installed closure, dev extras included. Written by 'make constraints'; ranges are in pyproject.toml."; \
+	   $(BIN)/python -m pip freeze --all --exclude-editable --exclude pip | sed -E 's/\+[A-Za-z0-9.]+$$//' | LC_ALL=C sort -f; \
+	 } > constraints.new
+	@mv constraints.new constraints.txt
+	@touch $(INSTALLED)
+
+clean: ## Remove .venv and what tools leave behind; runs/ stays
+	rm -rf .venv .pytest_cache .ruff_cache build dist
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
