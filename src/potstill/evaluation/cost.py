@@ -1,0 +1,71 @@
+"""What a model costs to keep and to run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from itertools import chain, cycle, islice
+
+import numpy as np
+import torch
+from torch import nn
+
+from potstill.data.batch import Batch
+from potstill.evaluation.predict import inference
+from potstill.models.forward import forward
+from potstill.models.task import Task
+from potstill.signals.protocol import Needs
+
+
+def num_parameters(model: nn.Module) -> int:
+    """Parameters, those that are tied (an embedding used as head) counted once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def model_bytes(model: nn.Module) -> int:
+    """Bytes of parameters and buffers in the dtype they are held in, tied ones counted once."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in chain(model.parameters(), model.buffers()))
+
+
+def latencies_ms(calls: Sequence[Callable[[], object]], device: torch.device, num_warmup: int) -> list[float]:
+    """Wall-clock milliseconds of each call, after `num_warmup` untimed ones.
+
+    An accelerator is waited for before the clock starts and before it stops: its calls return before the work is done.
+    """
+    for call in islice(cycle(calls), num_warmup):
+        call()
+    return [_timed_ms(call, device) for call in calls]
+
+
+def _timed_ms(call: Callable[[], object], device: torch.device) -> float:
+    _wait_for(device)
+    start = time.perf_counter()
+    call()
+    _wait_for(device)
+    return (time.perf_counter() - start) * 1000
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def measure_cost(
+    model: nn.Module, examples: Sequence[Batch], task: Task, *, num_calls: int = 50, num_warmup: int = 5
+) -> dict[str, int | float | str]:
+    """Size, and latency of one forward pass at batch 1 on the model's device.
+
+    examples: batches of one example without padding, taken in turn: texts differ in length, and p95 should show it.
+    """
+    device = next(model.parameters()).device
+    inputs = [example.to(device) for example in examples]
+    calls = [lambda one=one: forward(model, one, task, Needs(logits=True)) for one in inputs]
+    with inference(model):
+        times_ms = latencies_ms(list(islice(cycle(calls), num_calls)), device, num_warmup)
+    return {
+        "parameters": num_parameters(model),
+        "model_bytes": model_bytes(model),
+        "latency_ms_p50": float(np.percentile(times_ms, 50)),
+        "latency_ms_p95": float(np.percentile(times_ms, 95)),
+        "latency_device": str(device),
+    }

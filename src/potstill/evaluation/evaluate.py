@@ -1,0 +1,141 @@
+"""The structure behind `evaluation.json`: every model on one evaluation set, overall and per slice, and its cost."""
+
+# E examples
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from potstill.data.batch import Batch
+from potstill.data.microbatch import cut
+from potstill.evaluation.compare import difference
+from potstill.evaluation.cost import measure_cost
+from potstill.evaluation.measure import main_metric, measure, measure_against
+from potstill.evaluation.metrics import LOWER_IS_BETTER
+from potstill.evaluation.predict import predict
+from potstill.evaluation.scores import Scores
+from potstill.evaluation.slices import slice_masks
+from potstill.models.task import Task
+
+SCHEMA_VERSION = 1
+NUM_LATENCY_EXAMPLES = 16
+
+
+@dataclass(frozen=True)
+class ModelUnderTest:
+    """A model, where it came from, and its column for each of the data's labels (None where they are in order)."""
+
+    model: nn.Module
+    path: str | None = None
+    label_order: Sequence[int] | None = None
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """One split of E examples, as `DataModule` gives it.
+
+    batches: read once per model, in evaluation order; so a data loader or a list, not a generator.
+    slice_values: per slice column its value for each example, `[E]`.
+    scored_bytes: causal language models: UTF-8 bytes of each example's scored text, `[E]`.
+    """
+
+    batches: Iterable[Batch]
+    fingerprint: str
+    slice_values: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    scored_bytes: Sequence[int] | None = None
+    split: str = "test"
+
+
+def evaluate(models: Mapping[str, ModelUnderTest], data: EvaluationSet, task: Task) -> dict[str, Any]:
+    """Measure models named `teacher`, `student`, `baseline` (any of them may be missing) on one evaluation set.
+
+    Returns what `evaluation.json` holds: JSON types only, keys in a fixed order, None for what cannot be measured (no
+    gold label, no teacher, an empty slice). A model's `n` counts rows (the tokens scored, of a language model), the
+    data's `n` counts examples. Raises ValueError where slice values or bytes are not one per example.
+    """
+    scores = {name: predict(model.model, data.batches, task, model.label_order) for name, model in models.items()}
+    for each in scores.values():
+        _check_aligned(each, data)
+    metric = main_metric(task)
+    reports = _reports(scores, data, task)
+    examples = _single_examples(data.batches)
+    for name, model in models.items():
+        reports[name] |= {"cost": measure_cost(model.model, examples, task), "path": model.path}
+    return _without_nan(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "task": task.name,
+            "metric": metric,
+            "higher_is_better": metric not in LOWER_IS_BETTER,
+            "data": {"fingerprint": data.fingerprint, "split": data.split, "n": _num_examples(scores)},
+            "models": reports,
+            "differences": _differences(scores, metric),
+        }
+    )
+
+
+def _reports(scores: Mapping[str, Scores], data: EvaluationSet, task: Task) -> dict[str, dict[str, Any]]:
+    """`{model: {"overall": {...}, "slices": {...}}}`."""
+    masks = slice_masks(data.slice_values)
+    everything = np.ones(_num_examples(scores), dtype=bool)
+    overall = _on_examples(scores, everything, data, task)
+    by_slice = {name: _on_examples(scores, mask, data, task) for name, mask in masks.items()}
+    return {
+        model: {"overall": overall[model], "slices": {name: group[model] for name, group in by_slice.items()}}
+        for model in scores
+    }
+
+
+def _on_examples(
+    scores: Mapping[str, Scores], examples_E: NDArray[np.bool_], data: EvaluationSet, task: Task
+) -> dict[str, dict[str, Any]]:
+    """Every model's metrics over the rows of the chosen examples."""
+    chosen = {name: each.where(examples_E[each.example]) for name, each in scores.items()}
+    num_bytes = 0 if data.scored_bytes is None else int(np.asarray(data.scored_bytes)[examples_E].sum())
+    measured = {name: measure(each, task, num_bytes) for name, each in chosen.items()}
+    teacher = (chosen["teacher"], measured["teacher"]) if "teacher" in scores else None
+    for name in measured:
+        if name != "teacher":
+            measured[name] |= measure_against(teacher, chosen[name], measured[name], main_metric(task))
+    return measured
+
+
+def _differences(scores: Mapping[str, Scores], metric: str) -> dict[str, dict[str, Any]]:
+    if not {"student", "baseline"} <= scores.keys():
+        return {}
+    return {"student-baseline": difference(scores["student"], scores["baseline"], metric)}
+
+
+def _single_examples(batches: Iterable[Batch]) -> list[Batch]:
+    """Examples of the first batch, each alone and without padding."""
+    first = next(iter(batches), None)
+    return [] if first is None else cut(first, max_examples=1, max_tokens=None)[:NUM_LATENCY_EXAMPLES]
+
+
+def _num_examples(scores: Mapping[str, Scores]) -> int:
+    return next((each.num_examples for each in scores.values()), 0)
+
+
+def _check_aligned(scores: Scores, data: EvaluationSet) -> None:
+    columns = dict(data.slice_values)
+    if data.scored_bytes is not None:
+        columns["scored_bytes"] = data.scored_bytes  # type: ignore[assignment]
+    for name, values in columns.items():
+        if len(values) != scores.num_examples:
+            raise ValueError(f"{name} has {len(values)} values for {scores.num_examples} examples")
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no word for `nan` and `inf`: both become None."""
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,47 @@
+"""How the values of `evaluation.json` are written for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+MISSING = "-"
+
+SHARES = frozenset({"accuracy", "macro_f1", "agreement", "retention"})  # shown in percent
+
+
+def format_value(name: str, value: float | None) -> str:
+    """A metric or cost with its unit; `-` where there was nothing to measure."""
+    if value is None:
+        return MISSING
+    if name in SHARES:
+        return f"{100 * value:.1f} %"
+    return _FORMATS.get(name, "{:.3f}".format)(value)
+
+
+def format_difference(name: str, value: float | None) -> str:
+    """Like `format_value`, signed; shares differ by percentage points, written without their unit."""
+    if value is None:
+        return MISSING
+    return f"{100 * value:+.1f}" if name in SHARES else f"{value:+.3f}"
+
+
+def difference_unit(name: str) -> str:
+    """What the number of `format_difference` counts."""
+    return "points" if name in SHARES else name.replace("_", " ")
+
+
+def _bytes(value: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if value < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:,.2f} GB"
+
+
+_FORMATS: dict[str, Callable[[float], str]] = {
+    "n": "{:,}".format,
+    "parameters": "{:,}".format,
+    "model_bytes": _bytes,
+    "latency_ms_p50": "{:.2f} ms".format,
+    "latency_ms_p95": "{:.2f} ms".format,
+}
