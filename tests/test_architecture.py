@@ -152,11 +152,12 @@ def averages_over_rows(root: Path) -> list[str]:
     for path, tree in python_files(root, "src"):
         inside = path.startswith("src/potstill/losses/") or path == "src/potstill/objective.py"
         if inside and not path.endswith("/reduce.py"):
-            found += [f"{path}:{node.lineno} {ast.unparse(node)}" for node in ast.walk(tree) if averages(node)]
+            expressions = [node for node in ast.walk(tree) if isinstance(node, ast.expr)]
+            found += [f"{path}:{node.lineno} {ast.unparse(node)}" for node in expressions if averages(node)]
     return found
 
 
-def averages(node: ast.AST) -> bool:
+def averages(node: ast.expr) -> bool:
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
         return bool(WORDS_OF_A_ROW_COUNT.search(ast.unparse(node.right)))
     if not isinstance(node, ast.Call):
