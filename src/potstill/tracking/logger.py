@@ -1,0 +1,127 @@
+"""Loggers for the Lightning trainer: Weights & Biases, or a file. What `conf/logger/` names."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import wandb
+from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
+
+from potstill.tracking.login import resolve_mode
+from potstill.tracking.secrets import redact
+
+log = logging.getLogger(__name__)
+
+# A diverged trial of a sweep is a result, not a crash.
+EXIT_CODES = {"finished": 0, "diverged": 0, "failed": 1, "interrupted": 130}
+
+
+class RunLogger(WandbLogger):
+    """Lightning's W&B logger around a run of its own, which knows how large an artifact may be.
+
+    artifact_max_mb: the student is uploaded up to this size, in megabytes (1e6 bytes); 0: never.
+    """
+
+    def __init__(self, artifact_max_mb: float, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.artifact_max_mb = artifact_max_mb
+
+
+def wandb_logger(
+    save_dir: str,
+    name: str | None,
+    group: str | None,
+    job_type: str,
+    *,
+    project: str = "potstill",
+    entity: str | None = None,
+    tags: Sequence[str] = (),
+    mode: str = "auto",
+    artifact_max_mb: float = 100,
+) -> RunLogger:
+    """Start a W&B run whose files live in `save_dir/wandb`, on rank 0, and return a logger for it.
+
+    The run is the logger's own even where the process already has one (an unfinished job of a multirun). Offline, one
+    log line says how to view and how to upload it. Raises UserError for a `mode` that does not exist.
+    """
+    if rank_zero_only.rank != 0:
+        return RunLogger(artifact_max_mb, project=project, save_dir=save_dir)
+    mode = resolve_mode(mode)
+    logging.getLogger("wandb").propagate = False  # it has its own debug.log; ours is for the user
+    Path(save_dir).mkdir(parents=True, exist_ok=True)
+    run = wandb.init(
+        dir=save_dir,
+        project=project,
+        entity=entity,
+        name=name,
+        group=group,
+        job_type=job_type,
+        tags=list(tags),
+        mode=mode,  # type: ignore[arg-type]
+        reinit="create_new",
+        settings=_settings(mode),
+    )
+    run.define_metric("trainer/global_step")
+    run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+    if mode == "offline":
+        _say_offline(run)
+    return RunLogger(artifact_max_mb, experiment=run, project=project, save_dir=save_dir)
+
+
+def csv_logger(save_dir: str, name: str | None = None, group: str | None = None, job_type: str = "train") -> CSVLogger:
+    """Metrics in `save_dir/metrics.csv`, one row a step; an earlier file there is replaced.
+
+    The other arguments are those of `wandb_logger`; a file in the run's own directory has no use for them.
+    """
+    del name, group, job_type
+    Path(save_dir).mkdir(parents=True, exist_ok=True)
+    logger = CSVLogger(save_dir, name="", version="")
+    with warnings.catch_warnings():
+        # It is started here, and not at the first metric, to hush Lightning: the directory also holds the config.
+        warnings.filterwarnings("ignore", message="Experiment logs directory", category=UserWarning)
+        _ = logger.experiment
+    return logger
+
+
+def with_metrics_file(logger: Logger | None, save_dir: str) -> list[Logger]:
+    """`logger` and, beside a W&B run, the file `metrics.csv` that every run directory has. None: no logger at all."""
+    if logger is None or isinstance(logger, CSVLogger):
+        return [logger] if logger else []
+    return [logger, csv_logger(save_dir)]
+
+
+def wandb_runs(loggers: Iterable[Logger]) -> list[wandb.Run]:
+    """The W&B runs among `loggers`; none on ranks other than 0."""
+    if rank_zero_only.rank != 0:
+        return []
+    return [logger.experiment for logger in loggers if isinstance(logger, WandbLogger)]  # type: ignore[misc]
+
+
+def finish(loggers: Iterable[Logger], status: str = "finished") -> None:
+    """End the W&B runs among `loggers`, with `status` (`finished`, `diverged`, `failed`, `interrupted`) in the summary.
+
+    To be called in `finally`: an unfinished run would stay open until the process ends, after all jobs of a multirun.
+    """
+    for run in wandb_runs(loggers):
+        run.summary["status"] = status
+        run.finish(exit_code=EXIT_CODES[status])
+
+
+def _settings(mode: str) -> wandb.Settings:
+    """`silent` offline: our one line replaces the client's nine. The client records the command line as it is, so it
+    records no environment where the command line holds a credential."""
+    return wandb.Settings(silent=mode == "offline", x_disable_meta=redact(sys.argv) != sys.argv)
+
+
+def _say_offline(run: wandb.Run) -> None:
+    directory = Path(run.settings.sync_dir)
+    if directory.is_relative_to(Path.cwd()):
+        directory = directory.relative_to(Path.cwd())
+    log.info("W&B is offline. View: wandb leet %s   Upload: wandb sync %s", os.fspath(directory), os.fspath(directory))

@@ -1,0 +1,129 @@
+"""What a command hands to W&B besides the metrics of each step. Loggers without a W&B run are passed over."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import wandb
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities import rank_zero_only
+
+from potstill.tracking.logger import RunLogger, wandb_runs
+from potstill.tracking.secrets import redact
+
+log = logging.getLogger(__name__)
+
+
+def log_config(loggers: Iterable[Logger], config: Mapping[str, Any]) -> None:
+    """The resolved config, as plain nested values, credentials hidden. Once a run.
+
+    In a W&B sweep the swept keys are left to the sweep, which has set and locked them.
+    """
+    plain = redact(config)
+    for run in wandb_runs(loggers):
+        swept = list(run.config.keys()) if run.sweep_id else []
+        run.config.update(without_swept(plain, swept), allow_val_change=True)
+
+
+def log_manifest(loggers: Iterable[Logger], manifest: Mapping[str, Any]) -> None:
+    """The manifest as `manifest` in the run's config, where runs are filtered and compared. May be sent again."""
+    for run in wandb_runs(loggers):
+        run.config.update({"manifest": redact(manifest)}, allow_val_change=True)
+
+
+def log_summary(loggers: Iterable[Logger], metrics: Mapping[str, Any]) -> None:
+    """Final numbers, one a name, that stand for the whole run."""
+    for run in wandb_runs(loggers):
+        run.summary.update(dict(metrics))
+
+
+def log_evaluation(loggers: Iterable[Logger], evaluation: Mapping[str, Any]) -> None:
+    """What evaluation.json holds: the table `evaluation/slices`, and the overall numbers in the summary."""
+    columns, rows = slice_table(evaluation)
+    for run in wandb_runs(loggers):
+        table = wandb.Table(columns=columns, data=rows, allow_mixed_types=True)  # type: ignore[arg-type]
+        run.log({"evaluation/slices": table})
+        run.summary.update(evaluation_summary(evaluation))
+
+
+def log_student(loggers: Iterable[Logger], directory: str | Path) -> None:
+    """The saved student as an artifact of type `model`, unless it is larger than the logger's `artifact_max_mb`.
+
+    Files are read in place, also by a later `wandb sync`: they must not change afterwards.
+    """
+    files = sorted(path for path in Path(directory).rglob("*") if path.is_file())
+    size_mb = sum(path.stat().st_size for path in files) / 1e6
+    for logger in loggers:
+        if not isinstance(logger, RunLogger) or rank_zero_only.rank != 0 or logger.artifact_max_mb <= 0:
+            continue
+        if size_mb > logger.artifact_max_mb:
+            message = "The student (%.1f MB) is not sent to W&B: logger.artifact_max_mb=%s"
+            log.info(message, size_mb, logger.artifact_max_mb)
+            continue
+        artifact = wandb.Artifact(_artifact_name(logger.experiment.id), type="model", metadata={"size_mb": size_mb})
+        for path in files:
+            relative = path.relative_to(directory).as_posix()
+            artifact.add_file(str(path), name=relative, policy="immutable", skip_cache=True)
+        logger.experiment.log_artifact(artifact, aliases=["best"])
+
+
+def slice_table(evaluation: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows, one row a model and slice (`overall` first); None where a model has no such number."""
+    entries = [
+        (model, name, numbers)
+        for model, result in evaluation["models"].items()
+        for name, numbers in {"overall": result["overall"], **result.get("slices", {})}.items()
+    ]
+    metrics = list(dict.fromkeys(metric for _, _, numbers in entries for metric in numbers))
+    return ["model", "slice", *metrics], [
+        [model, name, *(numbers.get(metric) for metric in metrics)] for model, name, numbers in entries
+    ]
+
+
+def evaluation_summary(evaluation: Mapping[str, Any]) -> dict[str, float]:
+    """`evaluation/<model>/<metric or cost>` and `evaluation/difference/<pair>`, with `/low` and `/high`."""
+    summary = {
+        f"evaluation/{model}/{name}": value
+        for model, result in evaluation["models"].items()
+        for name, value in {**result["overall"], **result.get("cost", {})}.items()
+    }
+    for pair, difference in evaluation.get("differences", {}).items():
+        low, high = difference.get("interval") or (None, None)
+        key = f"evaluation/difference/{pair}"
+        summary |= {key: difference["value"], f"{key}/low": low, f"{key}/high": high}
+    return {name: value for name, value in summary.items() if value is not None}
+
+
+def without_swept(config: Mapping[str, Any], swept: Iterable[str]) -> dict[str, Any]:
+    """`config` less the values at the dotted keys `swept`.
+
+    A key that chooses a group (`loss=kd`) stands where the config has a dict. The sweep keeps the key; the dict's
+    values go under dotted names (`loss.term.kd.weight`), which the W&B pages show alike.
+    """
+    rest: dict[str, Any] = copy.deepcopy(dict(config))
+    for key in swept:
+        *parents, leaf = key.split(".")
+        node: Any = rest
+        for parent in parents:
+            node = node.get(parent) if isinstance(node, dict) else None
+        if isinstance(node, dict) and leaf in node:
+            value = node.pop(leaf)
+            rest |= dict(_leaves(value, key)) if isinstance(value, dict) else {}
+    return rest
+
+
+def _leaves(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    if not isinstance(node, dict):
+        yield prefix, node
+        return
+    for name, value in node.items():
+        yield from _leaves(value, f"{prefix}.{name}")
+
+
+def _artifact_name(run_id: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", f"student-{run_id}")
