@@ -132,7 +132,7 @@ def test_image_models_keep_the_shape_of_their_taps():
 
 
 def test_pixels_are_cast_to_the_dtype_of_the_model():
-    model = tiny_model("vit", "image_classification").to(torch.bfloat16)
+    model = tiny_model("vit", "image_classification").bfloat16()
     logits = forward(model, image_batch(3), IMAGE, Needs(logits=True)).logits
     assert logits is not None
     assert logits.dtype == torch.bfloat16
