@@ -59,7 +59,7 @@ class Objective(nn.Module):
     def __init__(self, terms: Mapping[str, Term]) -> None:
         super().__init__()
         if not terms:
-            raise UserError("loss.term", "{}", "no term: there is nothing to train on.", "Choose a loss: loss=ce.")
+            raise UserError("loss.term", {}, "leaves nothing to train on.", "Choose a loss: loss=ce.")
         for name, term in terms.items():
             _admit(name, term)
         self.terms = nn.ModuleDict(terms)
@@ -112,7 +112,8 @@ def _parameters(method: Callable[..., Any]) -> tuple[str, ...]:
 
 def _bind(method: Callable[..., Any], step: Step) -> dict[str, Any]:
     bound = {name: getattr(step, name) for name in _parameters(method)}
-    assert None not in bound.values(), f"the step lacks {[name for name, value in bound.items() if value is None]}"
+    missing = [name for name, value in bound.items() if value is None]
+    assert not missing, f"the step lacks {missing}"
     return bound
 
 
@@ -123,7 +124,12 @@ def _admit(name: str, term: Term) -> None:
     if not isinstance(term, Term):
         raise UserError(key, target, "is no Term.", "Subclass potstill.losses.terms.Term.")
     if term.rows not in get_args(Rows):
-        raise UserError(key, target, f"its rows are '{term.rows}'.", nearest_hint(term.rows, get_args(Rows)))
+        raise UserError(
+            key,
+            target,
+            f"is averaged over '{term.rows}', which nobody counts.",
+            nearest_hint(term.rows, get_args(Rows)),
+        )
     for parameter in (*_parameters(term.forward), *_parameters(term.prepare)):
         if parameter not in STEP_FIELDS:
             raise UserError(

@@ -1,7 +1,8 @@
 """Divergences between the class distributions of two models, one value a row.
 
 All take logits `[N, C]` of any floating dtype, compute in float32 or better, and return `[N]` in nats. Logits must be
-finite: nothing is clamped or replaced here, so that a broken model is seen and not trained on.
+finite: nothing is clamped or replaced here, so that a broken model is seen and not trained on. In float32, models that
+agree to five digits may come out 2e-7 below 0, the rounding of a row's sum.
 """
 
 # N rows, C classes (or vocabulary); p teacher, q student

@@ -184,6 +184,6 @@ class HiddenMSE(Term):
     def _refuse_mismatch(self, student: Tensor, teacher: Tensor) -> None:
         gives = f"the student gives {list(student.shape)}, the teacher's '{self.teacher_tap}' {list(teacher.shape)}"
         if without_width(student) != without_width(teacher):
-            self.refuse("student_tap", f"{gives}: their rows do not match.", "Choose taps of the same kind of module.")
+            self.refuse("student_tap", f"cannot be compared: {gives}.", "Choose taps of the same kind of module.")
         if self.projector == "none" and student.shape != teacher.shape:
-            self.refuse("projector", f"{gives}: their widths differ.", f"Write loss.term.{self.name}.projector=linear.")
+            self.refuse("projector", f"needs equal widths: {gives}.", f"Write loss.term.{self.name}.projector=linear.")

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Categorical, kl_divergence
+
+from potstill.losses import divergence
+
+DIVERGENCES: dict[str, Callable[..., Tensor]] = {
+    "forward_kl": divergence.forward_kl,
+    "reverse_kl": divergence.reverse_kl,
+    "jsd": lambda student, teacher, **options: divergence.jsd(student, teacher, beta=0.3, **options),
+}
+
+
+def logits(seed: int, scale: float = 1.0, num_rows: int = 32, num_classes: int = 20) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return scale * torch.randn(num_rows, num_classes, generator=generator, dtype=torch.float64)
+
+
+def test_forward_and_reverse_are_not_swapped() -> None:
+    student, teacher = logits(0), logits(1)
+    forward = kl_divergence(Categorical(logits=teacher), Categorical(logits=student))
+    reverse = kl_divergence(Categorical(logits=student), Categorical(logits=teacher))
+    torch.testing.assert_close(divergence.forward_kl(student, teacher), forward)
+    torch.testing.assert_close(divergence.reverse_kl(student, teacher), reverse)
+
+
+@pytest.mark.parametrize("divergence_of", DIVERGENCES.values(), ids=DIVERGENCES.keys())
+def test_temperature_divides_both_logits_and_scaling_is_its_square(divergence_of: Callable[..., Tensor]) -> None:
+    student, teacher = logits(0), logits(1)
+    tempered = divergence_of(student / 3.0, teacher / 3.0)
+    torch.testing.assert_close(divergence_of(student, teacher, temperature=3.0, t2_scaling=False), tempered)
+    torch.testing.assert_close(divergence_of(student, teacher, temperature=3.0), 9.0 * tempered)
+
+
+def test_forward_ce_is_forward_kl_and_the_teachers_entropy() -> None:
+    student, teacher = logits(0), logits(1)
+    entropy = divergence.entropy(teacher, temperature=2.0)
+    expected = divergence.forward_kl(student, teacher, temperature=2.0) + 4.0 * entropy
+    torch.testing.assert_close(divergence.forward_ce(student, teacher, temperature=2.0), expected)
+
+
+@pytest.mark.parametrize("temperature", [2.0, 4.0, 8.0, 16.0, 32.0])
+def test_the_temperature_does_not_change_the_size_of_the_gradient(temperature: float) -> None:
+    student, teacher = logits(0, num_rows=256).requires_grad_(), logits(1, num_rows=256)
+
+    def gradient_norm(temperature: float) -> float:
+        loss = divergence.forward_kl(student, teacher, temperature=temperature).sum()
+        return torch.autograd.grad(loss, student)[0].norm().item()
+
+    assert gradient_norm(temperature) == pytest.approx(gradient_norm(1.0), rel=0.25)
+
+
+@pytest.mark.parametrize(("beta", "limit"), [(0.0, divergence.forward_kl), (1.0, divergence.reverse_kl)])
+def test_the_ends_of_jsd_are_the_limits_of_its_interior(beta: float, limit: Callable[..., Tensor]) -> None:
+    student, teacher = logits(0), logits(1)
+    inside = divergence.jsd(student, teacher, beta=abs(beta - 1e-6))
+    torch.testing.assert_close(inside / 1e-6, limit(student, teacher), rtol=1e-4, atol=0.0)
+    at_end = divergence.jsd(student, teacher, beta=beta, temperature=2.0, t2_scaling=False)
+    torch.testing.assert_close(at_end, limit(student, teacher, temperature=2.0, t2_scaling=False))
+
+
+def test_beta_weighs_the_teacher() -> None:
+    student, teacher = logits(0), logits(1, scale=3.0)
+    mirrored = divergence.jsd(teacher, student, beta=0.9)
+    torch.testing.assert_close(divergence.jsd(student, teacher, beta=0.1), mirrored)
+    mixture = 0.1 * teacher.softmax(-1) + 0.9 * student.softmax(-1)
+    to_mixture = kl_divergence(Categorical(logits=teacher), Categorical(probs=mixture))
+    from_student = kl_divergence(Categorical(logits=student), Categorical(probs=mixture))
+    torch.testing.assert_close(divergence.jsd(student, teacher, beta=0.1), 0.1 * to_mixture + 0.9 * from_student)
+
+
+def test_certain_models_that_disagree_give_finite_values_and_gradients() -> None:
+    student = torch.tensor([[1e4, 0.0, -1e4]], requires_grad=True)
+    teacher = torch.tensor([[-1e4, 0.0, 1e4]])
+    expected = {"forward_kl": 2e4, "reverse_kl": 2e4, "jsd": -0.3 * math.log(0.3) - 0.7 * math.log(0.7)}
+    for name, divergence_of in DIVERGENCES.items():
+        value = divergence_of(student, teacher)
+        (gradient,) = torch.autograd.grad(value.sum(), student)
+        assert value.item() == pytest.approx(expected[name], rel=1e-5), name
+        assert gradient.isfinite().all(), name
+
+
+@pytest.mark.parametrize("divergence_of", DIVERGENCES.values(), ids=DIVERGENCES.keys())
+def test_models_a_bfloat16_apart_are_at_a_positive_distance_in_every_row(divergence_of: Callable[..., Tensor]) -> None:
+    teacher = logits(0, scale=3.0, num_classes=300)
+    student = teacher + 0.03 * logits(1, num_classes=300)
+    assert (divergence_of(student.bfloat16(), teacher.bfloat16()) > 0.0).all()
+
+
+def test_entropy_runs_from_certainty_to_log_of_the_number_of_classes() -> None:
+    rows = torch.stack([torch.zeros(8), torch.tensor([100.0] + [0.0] * 7)])
+    torch.testing.assert_close(divergence.entropy(rows), torch.tensor([math.log(8), 0.0]))
+
+
+@pytest.mark.parametrize(
+    ("given", "computed"),
+    [(torch.bfloat16, torch.float32), (torch.float16, torch.float32), (torch.float64, torch.float64)],
+)
+def test_rows_come_back_in_the_dtype_losses_are_computed_in(given: torch.dtype, computed: torch.dtype) -> None:
+    student, teacher = logits(0).to(given), logits(1).to(given)
+    for divergence_of in (*DIVERGENCES.values(), divergence.forward_ce):
+        assert divergence_of(student, teacher).dtype == computed
+        assert divergence_of(student, teacher).shape == (32,)

@@ -1,0 +1,124 @@
+"""What every term of `conf/loss/term` must be, whatever its formula."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from .registry import (
+    LOGIT_TERMS,
+    TAP,
+    TEACHER_LOGIT_TERMS,
+    TEACHER_TERMS,
+    TERM_NAMES,
+    count_rows,
+    loss_of,
+    make_objective,
+    make_step,
+    select,
+    student_gradient,
+)
+
+CUTS = {"4x4": [4] * 4, "16x1": [1] * 16, "uneven": [1, 5, 7, 3], "with an empty one": [9, 0, 7]}
+
+
+def assert_loss_and_gradient_vanish(name: str, **options: object) -> None:
+    step = make_step(noise=0.0)
+    loss = loss_of(make_objective(name, step, **options), step)
+    loss.backward()
+    assert abs(loss.item()) < 1e-12
+    assert student_gradient(step).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("name", TEACHER_TERMS)
+def test_a_student_equal_to_its_teacher_is_left_alone(name: str) -> None:
+    assert_loss_and_gradient_vanish(name)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 4.0])
+@pytest.mark.parametrize("name", TEACHER_LOGIT_TERMS)
+def test_a_student_equal_to_its_teacher_is_left_alone_at_every_temperature(name: str, temperature: float) -> None:
+    assert_loss_and_gradient_vanish(name, temperature=temperature)
+
+
+@pytest.mark.parametrize("shifted", ["student_logits", "teacher_logits"])
+@pytest.mark.parametrize("name", LOGIT_TERMS)
+def test_a_constant_added_to_all_logits_changes_nothing(name: str, shifted: str) -> None:
+    step = make_step()
+    objective = make_objective(name, step)
+    before = loss_of(objective, step).item()
+    setattr(step, shifted, getattr(step, shifted) + 5.0)
+    assert loss_of(objective, step).item() == pytest.approx(before, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", TERM_NAMES)
+def test_the_gradient_is_the_derivative_of_the_value(name: str) -> None:
+    step = make_step(num_rows=5)
+    assert step.student_logits is not None
+    objective = make_objective(name, step)
+
+    def loss(student_logits: Tensor, student_hidden: Tensor) -> Tensor:
+        step.student_logits, step.student_hidden = student_logits, {TAP: student_hidden}
+        return loss_of(objective, step)
+
+    assert torch.autograd.gradcheck(loss, (step.student_logits, step.student_hidden[TAP]))
+
+
+@pytest.mark.parametrize("name", TERM_NAMES)
+@pytest.mark.parametrize("noise", [0.1, 1.0, 10.0])
+def test_bfloat16_logits_do_not_make_a_loss_negative_or_coarse(name: str, noise: float) -> None:
+    coarse = make_step(num_rows=64, dtype=torch.bfloat16, noise=noise)
+    assert coarse.student_logits is not None
+    assert coarse.teacher_logits is not None
+    exact = make_step(num_rows=64, noise=noise)
+    exact.student_logits, exact.teacher_logits = coarse.student_logits.double(), coarse.teacher_logits.double()
+    exact.student_hidden = {TAP: coarse.student_hidden[TAP].double()}
+    exact.teacher_hidden = {TAP: coarse.teacher_hidden[TAP].double()}
+    loss = loss_of(make_objective(name, coarse), coarse)
+    assert loss.dtype == torch.float32
+    assert loss.item() >= 0.0
+    assert loss.item() == pytest.approx(loss_of(make_objective(name, exact), exact).item(), rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS.keys())
+@pytest.mark.parametrize("name", TERM_NAMES)
+def test_the_cut_into_micro_batches_moves_neither_loss_nor_gradient(name: str, cut: list[int]) -> None:
+    whole = make_step(dtype=torch.float32)
+    objective = make_objective(name, whole)
+    total_rows = count_rows(whole)
+    expected = objective(whole, total_rows)[0]
+    expected.backward()
+
+    pieces = make_step(dtype=torch.float32)
+    loss = torch.zeros(())
+    for rows in torch.arange(16).split(cut):
+        share = objective(select(pieces, rows), total_rows)[0]
+        share.backward()
+        loss += share.detach()
+
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    difference = student_gradient(pieces) - student_gradient(whole)
+    assert difference.norm() <= 1e-5 * student_gradient(whole).norm()
+
+
+@pytest.mark.parametrize("name", TEACHER_TERMS)
+def test_a_shuffled_teacher_raises_the_loss(name: str) -> None:
+    step = make_step(noise=0.1)
+    objective = make_objective(name, step)
+    aligned = loss_of(objective, step).item()
+    assert step.teacher_logits is not None
+    step.teacher_logits = step.teacher_logits.roll(1, dims=0)
+    step.teacher_hidden = {TAP: step.teacher_hidden[TAP].roll(1, dims=0)}
+    assert loss_of(objective, step).item() > 2 * aligned
+
+
+@pytest.mark.parametrize("name", TERM_NAMES)
+def test_a_micro_batch_without_rows_contributes_zero_with_a_live_graph(name: str) -> None:
+    step = make_step()
+    objective = make_objective(name, step)
+    empty = select(step, torch.arange(0))
+    loss = objective(empty, {"labelled": 0, "scored": 0, "positions": 0})[0]
+    loss.backward()
+    assert loss.item() == 0.0
+    assert student_gradient(step).abs().max() == 0.0
