@@ -16,7 +16,8 @@ IGNORE = -100  # label of a position or example that no gold term scores
 class Batch:
     """B examples, tokenised and padded.
 
-    inputs: keyword arguments of the model's forward, `[B, ...]` each (`input_ids` and `attention_mask`, or `pixel_values`).
+    inputs: keyword arguments of the model's forward, `[B, ...]` each (`input_ids` and `attention_mask`, or
+        `pixel_values`).
     labels: classification `[B]`; causal language model `[B, L]`, aligned with `input_ids` (not shifted). `IGNORE` where
         there is no gold label (an unlabelled example) or nothing is scored (prompt, padding).
     keys: one hash of content per example: what a signal is looked up by.

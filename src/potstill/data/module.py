@@ -1,0 +1,146 @@
+"""The data module: global batches for the Trainer, and what evaluation asks about the examples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+from datasets import Dataset
+from torch.utils.data import DataLoader
+
+from potstill.data.batch import IGNORE, Batch
+from potstill.data.batches import BatchView, GlobalBatches
+from potstill.data.columns import slice_column
+from potstill.data.content import content_hash
+from potstill.data.encoders import Encoder
+from potstill.data.splits import select
+from potstill.errors import UserError
+
+TEXT_COLUMNS = ("text", "text_pair", "prompt", "completion", "messages")
+
+
+class DataModule(pl.LightningDataModule):
+    """Examples of train, validation and test as batches.
+
+    examples: by split, encoded tables (see `encoders`) with `content`, `label` and one `slice:NAME` per slice.
+    batch_size: examples of a global batch, over all ranks; each loader yields this rank's share.
+    labelled_only: leave unlabelled training examples out; validation and test keep all.
+    limit_batches: keep only the first so many batches of each split, for debugging.
+    provenance: what else the fingerprint should tell apart, such as a version of the source.
+    Raises UserError where nothing is left to train on.
+    """
+
+    def __init__(
+        self,
+        examples: Mapping[str, Dataset],
+        task: str,
+        encoder: Encoder,
+        *,
+        slices: list[str],
+        label_names: list[str] | None,
+        batch_size: int,
+        length_grouping: bool,
+        seed: int,
+        labelled_only: bool,
+        num_workers: int,
+        limit_batches: int | None,
+        provenance: str = "",
+    ) -> None:
+        super().__init__()
+        self.task, self.encoder, self.slices, self.label_names = task, encoder, slices, label_names
+        self.batch_size, self.length_grouping, self.seed = batch_size, length_grouping, seed
+        self.num_workers = num_workers
+        self.fingerprint = content_hash(task, encoder.fingerprint, slices, label_names, provenance, _hashes(examples))
+        self.examples = dict(examples)
+        if labelled_only and task != "causal_lm":
+            self.examples["train"] = _labelled(self.examples["train"])
+        if limit_batches:
+            self.examples = {name: _first(table, limit_batches * batch_size) for name, table in self.examples.items()}
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Global batches, hence optimizer steps, of one pass over the training examples."""
+        return -(-self.num_examples("train") // self.batch_size)
+
+    def num_examples(self, split: str) -> int:
+        return len(self.examples[split])
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        return self._loader("train", seed=self.seed, lengths=self._lengths() if self.length_grouping else None)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return self._loader("validation")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return self._loader("test")
+
+    def slice_values(self, split: str) -> dict[str, list[str]]:
+        """Per slice column one value an example, in evaluation order; "(none)" where the source has null."""
+        return {name: self.examples[split][slice_column(name)][:] for name in self.slices}
+
+    def scored_bytes(self, split: str) -> list[int]:
+        """UTF-8 bytes of the scored text, one number an example, in evaluation order. Language models only."""
+        return self.examples[split]["scored_bytes"][:]
+
+    def example_text(self, split: str) -> list[str]:
+        """Each example as a person would read it, in evaluation order; empty for images."""
+        table = self.examples[split]
+        columns = [name for name in TEXT_COLUMNS if name in table.column_names]
+        if not columns:
+            return [""] * len(table)
+        rows: Any = table.select_columns(columns)
+        return ["\n".join(_readable(row[name]) for name in columns) for row in rows]
+
+    def _loader(self, split: str, seed: int | None = None, lengths: np.ndarray | None = None) -> DataLoader[Batch]:
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        table = self.examples[split]
+        sampler = GlobalBatches(
+            len(table), self.batch_size, rank=rank, world_size=world_size, seed=seed, lengths=lengths
+        )
+        # batch_size=None: each index the sampler yields is a list, each item a whole batch
+        return DataLoader(
+            BatchView(table, self.encoder),
+            batch_size=None,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            collate_fn=_unchanged,
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def _lengths(self) -> np.ndarray | None:
+        table = self.examples["train"]
+        return np.asarray(table["length"][:]) if "length" in table.column_names else None
+
+
+def _unchanged(batch: Any) -> Any:
+    return batch
+
+
+def _hashes(examples: Mapping[str, Dataset]) -> dict[str, str]:
+    """One hash a split, of what each example holds, its label and its slices."""
+    return {split: content_hash(*_facts(table)) for split, table in examples.items()}
+
+
+def _facts(table: Dataset) -> list[list[Any]]:
+    slices = sorted(name for name in table.column_names if name.startswith(slice_column("")))
+    return [table[name][:] for name in ("content", "label", *slices)]
+
+
+def _labelled(table: Dataset) -> Dataset:
+    labelled = select(table, (label != IGNORE for label in table["label"][:]))
+    if not len(labelled):
+        problem = "no training example has a gold label, and every term of this loss needs one."
+        raise UserError("loss.term", "ce", problem, "Add a term that follows the teacher (loss=kd), or give labels.")
+    return labelled
+
+
+def _first(table: Dataset, num_examples: int) -> Dataset:
+    return table.select(range(min(num_examples, len(table))))
+
+
+def _readable(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return "\n".join(f"{message['role']}: {message['content']}" for message in value)
