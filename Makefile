@@ -7,12 +7,13 @@ INSTALLED := .venv/.installed
 .PHONY: help setup demo test check lint fix constraints clean
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED) ## Make .venv and install potstill into it, at the versions of constraints.txt
 
 $(INSTALLED): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("potstill needs Python 3.11 or newer. Name one: make setup PYTHON=python3.12")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "potstill needs Python 3.11 or newer. Name one: make setup PYTHON=python3.12" >&2; exit 1; }
 	@echo "Setting up .venv (minutes, the first time) ..."
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
@@ -36,14 +37,13 @@ fix: setup ## Let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# To move a version: edit or delete its line in constraints.txt, `make setup`, `make test`, then this. The local part of a
-# version (torch==2.13.0+cpu) is dropped, so that one file serves machines with and without an accelerator.
+# To move a version: edit its line in constraints.txt, `make test`, then this. To leave out what was installed by hand,
+# `make clean` first. The local part of a version (torch==2.13.0+cpu) is dropped: one file serves machines with and
+# without an accelerator.
 constraints: setup ## Write constraints.txt anew from what .venv holds
-	@{ echo "# Every package of the installed closure, dev extras included. Written by 'make constraints'; ranges are in pyproject.toml."; \
-	   $(BIN)/python -m pip freeze --all --exclude-editable --exclude pip | sed -E 's/\+[A-Za-z0-9.]+$$//' | LC_ALL=C sort -f; \
-	 } > constraints.new
-	@mv constraints.new constraints.txt
-	@touch $(INSTALLED)
+	@echo "# All that is installed, dev extras included, as 'make constraints' found it. Ranges: pyproject.toml." > $@.new
+	@$(BIN)/python -m pip freeze --all --exclude-editable --exclude pip | sed -E 's/\+[A-Za-z0-9.]+$$//' >> $@.new
+	@mv $@.new constraints.txt && touch $(INSTALLED)
 
 clean: ## Remove .venv and what tools leave behind; runs/ stays
 	rm -rf .venv .pytest_cache .ruff_cache build dist
