@@ -3,8 +3,10 @@
     python benchmarks/seed_table.py runs/clinc150/seed_*/ --slice domain=banking --without domain=out_of_scope
 
 A cell is mean +- standard deviation over seeds. The last column is student - baseline, paired by seed, with its 95 %
-t interval. Shares are in percent, their differences in points; a value that a seed lacks is left out as `-`.
+t interval. Shares are in percent, their differences in points; `-` stands where a seed has no such value.
 """
+
+# S seeds
 
 from __future__ import annotations
 
@@ -39,13 +41,13 @@ def markdown(evaluations: Sequence[Evaluation], slices: Sequence[str], without: 
         model: [values(evaluation, model, slices, without) for evaluation in evaluations]
         for model in evaluations[0]["models"]
     }
-    compared = {"student", "baseline"} <= columns.keys()
-    yield _line([f"{len(evaluations)} seeds", *columns, *["student - baseline"] * compared])
-    yield _line(["---", *["---:"] * (len(columns) + compared)])
+    compared = ["student - baseline"] if {"student", "baseline"} <= columns.keys() else []
+    yield _line([f"{len(evaluations)} seeds", *columns, *compared])
+    yield _line(["---"] + ["---:"] * (len(columns) + len(compared)))
     for label in dict.fromkeys(label for seeds in columns.values() for label in seeds[0]):
         over_seeds = {model: _over_seeds(seeds, label) for model, seeds in columns.items()}
-        cells = [_spread(values_S) for values_S in over_seeds.values()]
-        yield _line([label, *cells, *[_difference(over_seeds)] * compared])
+        differences = [_difference(over_seeds["student"], over_seeds["baseline"]) for _ in compared]
+        yield _line([label, *map(_spread, over_seeds.values()), *differences])
 
 
 def values(
@@ -93,8 +95,8 @@ def _spread(values_S: NDArray[np.float64]) -> str:
     return f"{values_S.mean():.2f} +- {values_S.std(ddof=1):.2f}"
 
 
-def _difference(over_seeds: dict[str, NDArray[np.float64]]) -> str:
-    interval = paired_t_interval(over_seeds["student"], over_seeds["baseline"])
+def _difference(first_S: NDArray[np.float64], second_S: NDArray[np.float64]) -> str:
+    interval = paired_t_interval(first_S, second_S)
     if math.isnan(interval.value):
         return MISSING
     if math.isnan(interval.low):

@@ -61,8 +61,7 @@ def evaluate(models: Mapping[str, ModelUnderTest], data: EvaluationSet, task: Ta
     data's `n` counts examples. Raises ValueError where slice values or bytes are not one per example.
     """
     scores = {name: predict(model.model, data.batches, task, model.label_order) for name, model in models.items()}
-    for each in scores.values():
-        _check_aligned(each, data)
+    _check_aligned(scores, data)
     metric = main_metric(task)
     reports = _reports(scores, data, task)
     examples = _single_examples(data.batches)
@@ -123,13 +122,16 @@ def _num_examples(scores: Mapping[str, Scores]) -> int:
     return next((each.num_examples for each in scores.values()), 0)
 
 
-def _check_aligned(scores: Scores, data: EvaluationSet) -> None:
-    columns = dict(data.slice_values)
+def _check_aligned(scores: Mapping[str, Scores], data: EvaluationSet) -> None:
+    """Every model saw the same examples, and every column of the set has one value for each."""
+    num_examples = _num_examples(scores)
+    lengths = {name: each.num_examples for name, each in scores.items()}
+    lengths |= {name: len(values) for name, values in data.slice_values.items()}
     if data.scored_bytes is not None:
-        columns["scored_bytes"] = data.scored_bytes  # type: ignore[assignment]
-    for name, values in columns.items():
-        if len(values) != scores.num_examples:
-            raise ValueError(f"{name} has {len(values)} values for {scores.num_examples} examples")
+        lengths["scored_bytes"] = len(data.scored_bytes)
+    for name, length in lengths.items():
+        if length != num_examples:
+            raise ValueError(f"{name} has {length} values for {num_examples} examples")
 
 
 def _without_nan(value: Any) -> Any:

@@ -18,7 +18,7 @@ MAX_ELEMENTS_PER_DRAW = 2**21  # of the index table held at once: bounds memory,
 
 @dataclass(frozen=True)
 class Interval:
-    """A difference and its 95 % interval over `n` pairs; the bounds are `nan` below two pairs."""
+    """A difference and its 95 % interval over `n` pairs; the bounds are `nan` where it has none: below two pairs."""
 
     value: float
     low: float
@@ -43,7 +43,7 @@ def paired_bootstrap(
     """
     num_examples = len(columns[0])
     value = float(difference(*columns, axis=-1)) if num_examples else math.nan
-    if num_examples < 2:
+    if num_examples < 2 or not math.isfinite(value):
         return Interval(value, math.nan, math.nan, num_examples)
     result = stats.bootstrap(
         tuple(columns),

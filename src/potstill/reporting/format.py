@@ -19,23 +19,23 @@ def format_value(name: str, value: float | None) -> str:
 
 
 def format_difference(name: str, value: float | None) -> str:
-    """Like `format_value`, signed; shares differ by percentage points, written without their unit."""
+    """Like `format_value`, signed and without its unit."""
     if value is None:
         return MISSING
     return f"{100 * value:+.1f}" if name in SHARES else f"{value:+.3f}"
 
 
 def difference_unit(name: str) -> str:
-    """What the number of `format_difference` counts."""
-    return "points" if name in SHARES else name.replace("_", " ")
+    """What follows the number of `format_difference`: shares differ by percentage points."""
+    return " points" if name in SHARES else ""
 
 
 def _bytes(value: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if value < 1000:
-            return f"{value:.3g} {unit}"
+    for unit in ("kB", "MB"):
         value /= 1000
-    return f"{value:,.2f} GB"
+        if value < 1000:
+            return f"{value:,.1f} {unit}"
+    return f"{value / 1000:,.2f} GB"
 
 
 _FORMATS: dict[str, Callable[[float], str]] = {

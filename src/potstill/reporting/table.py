@@ -16,10 +16,10 @@ MAX_SLICES = 15
 
 # labels of the rows, in their order; what a task does not measure is left out
 _QUALITY = {
-    "accuracy": "accuracy",
-    "macro_f1": "macro F1",
     "perplexity": "perplexity",
     "bits_per_byte": "bits per byte",
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
     "agreement": "agreement with teacher",
     "retention": "retention",
 }
@@ -90,14 +90,13 @@ def _labels(names: list[str]) -> tuple[str, list[str]]:
 
 
 def difference_line(name: str, difference: dict[str, Any]) -> str:
-    """`student - baseline: +3.2 points accuracy, 95 % interval [+1.1, +5.3], paired over 360 examples`."""
+    """`student - baseline in accuracy: +3.2 points, 95 % interval [+1.1, +5.3], paired over 360 examples`."""
     metric, (low, high) = difference["metric"], difference["interval"]
     value, low, high = (format_difference(metric, number) for number in (difference["value"], low, high))
-    first, second = name.split("-")
-    interval = MISSING if low == MISSING else f"[{low}, {high}]"
+    interval = MISSING if MISSING in (low, high) else f"[{low}, {high}]"
     return (
-        f"{first} - {second}: {value} {difference_unit(metric)} of {metric}, 95 % interval {interval}, "
-        f"paired over {difference['n']:,} examples"
+        f"{name.replace('-', ' - ')} in {metric}: {value}{difference_unit(metric)}, "
+        f"95 % interval {interval}, paired over {difference['n']:,} examples"
     )
 
 

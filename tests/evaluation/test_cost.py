@@ -1,0 +1,46 @@
+"""Size and latency, measured on real modules and real clocks."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from potstill.evaluation.cost import latencies_ms, measure_cost, model_bytes, num_parameters
+
+from .echo import CAUSAL, language_model, texts
+
+CPU = torch.device("cpu")
+
+
+def test_a_head_tied_to_the_embedding_is_counted_once() -> None:
+    model = language_model()
+    assert model.lm_head.weight is model.transformer.wte.weight
+    distinct = {id(tensor): tensor.numel() for tensor in model.state_dict(keep_vars=True).values()}
+    assert num_parameters(model) == sum(distinct.values())
+
+
+def test_model_bytes_follow_the_dtype() -> None:
+    model = language_model()
+    assert model_bytes(model) == 4 * num_parameters(model)
+    assert model_bytes(model.bfloat16()) == 2 * num_parameters(model)
+
+
+def test_latency_is_in_milliseconds() -> None:
+    (latency_ms,) = latencies_ms([lambda: time.sleep(0.02)], CPU, num_warmup=0)
+    assert 20 <= latency_ms < 1000
+
+
+def test_warm_up_calls_are_made_and_not_timed() -> None:
+    calls = []
+    assert len(latencies_ms([lambda: calls.append(0)] * 4, CPU, num_warmup=3)) == 4
+    assert len(calls) == 7
+
+
+def test_cost_names_sizes_percentiles_and_the_device_they_hold_for() -> None:
+    model = language_model().train()
+    cost = measure_cost(model, [texts([3, 4, 5]), texts([6, 7, 8, 9])], CAUSAL, num_calls=5)
+    assert cost.pop("latency_device") == "cpu"
+    assert 0 < cost["latency_ms_p50"] <= cost["latency_ms_p95"]  # type: ignore[operator]
+    assert (cost["parameters"], cost["model_bytes"]) == (num_parameters(model), model_bytes(model))
+    assert model.training
