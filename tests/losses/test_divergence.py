@@ -93,6 +93,22 @@ def test_models_a_bfloat16_apart_are_at_a_positive_distance_in_every_row(diverge
     assert (divergence_of(student.bfloat16(), teacher.bfloat16()) > 0.0).all()
 
 
+@pytest.mark.parametrize("divergence_of", DIVERGENCES.values(), ids=DIVERGENCES.keys())
+def test_equal_models_with_a_large_vocabulary_are_at_distance_zero_in_float32(
+    divergence_of: Callable[..., Tensor],
+) -> None:
+    rows = logits(0, scale=3.0, num_rows=8, num_classes=30_000).float()
+    assert divergence_of(rows, rows, temperature=4.0).abs().max() < 3e-7
+
+
+@pytest.mark.parametrize("beta", [0.1, 0.5, 0.9])
+def test_the_rounding_of_log_probabilities_does_not_drown_jsd(beta: float) -> None:
+    teacher = logits(0, scale=3.0, num_rows=8, num_classes=30_000).float()
+    student = (teacher + 0.01 * logits(1, num_rows=8, num_classes=30_000)).float()
+    exact = divergence.jsd(student.double(), teacher.double(), beta=beta)
+    torch.testing.assert_close(divergence.jsd(student, teacher, beta=beta).double(), exact, rtol=0.01, atol=0.0)
+
+
 def test_entropy_runs_from_certainty_to_log_of_the_number_of_classes() -> None:
     rows = torch.stack([torch.zeros(8), torch.tensor([100.0] + [0.0] * 7)])
     torch.testing.assert_close(divergence.entropy(rows), torch.tensor([math.log(8), 0.0]))
