@@ -7,12 +7,15 @@ nothing, and on a small tree with one offence, which it must find.
 from __future__ import annotations
 
 import ast
+import importlib.metadata
 import re
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 REPO = Path(__file__).resolve().parent.parent
 Check = Callable[[Path], list[str]]
@@ -130,6 +133,19 @@ def reserved_imports(root: Path) -> list[str]:
     ]
 
 
+def undeclared_imports(root: Path) -> list[str]:
+    """What src imports and pyproject.toml does not declare: it is there today because something else brings it."""
+    project = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = [texts for extra, texts in project["optional-dependencies"].items() if extra != "dev"]
+    declared = {Requirement(text).name.lower() for texts in (project["dependencies"], *extras) for text in texts}
+    known = {*sys.stdlib_module_names, "potstill", "hydra_plugins", ""}
+    for module, distributions in importlib.metadata.packages_distributions().items():
+        if declared & {distribution.lower().replace("_", "-") for distribution in distributions}:
+            known.add(module)
+    found = [(path, line, name) for path, line, name in imports_of(root) if name.split(".")[0] not in known]
+    return [f"{path}:{line} imports {name}" for path, line, name in found]
+
+
 def relative_imports(root: Path) -> list[str]:
     """They would slip past the other checks, and moving a file would break them."""
     return [f"{path}:{line} imports {name}" for path, line, name in imports_of(root) if name.startswith(".")]
@@ -228,6 +244,7 @@ OFFENCES: list[tuple[Check, str, str]] = [
     (reserved_imports, "src/potstill/evaluation/x.py", "import wandb.sdk"),
     (reserved_imports, "src/potstill/data/x.py", "from potstill import config"),
     (reserved_imports, "src/potstill/config/x.py", "import potstill.commands.train"),
+    (undeclared_imports, "src/potstill/data/x.py", "import pandas"),
     (relative_imports, "src/potstill/losses/x.py", "from ..models import load"),
     (reads_of_conf, "src/potstill/data/x.py", "folder = root / 'conf'"),
     (reads_of_conf, "src/potstill/commands/x.py", "open(f'{root}/conf/loss/{name}.yaml')"),
