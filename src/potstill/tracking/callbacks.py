@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 def progress(every_steps: int = 50) -> ProgressBar:
     """A progress bar in a terminal; elsewhere (a file, a pipe, CI) one line every `every_steps` optimizer steps."""
+    _positive("callbacks.progress.every_steps", every_steps)
     console = rich.get_console()
     return RichProgressBar() if console.is_terminal and not console.is_dumb_terminal else ProgressLines(every_steps)
 
@@ -32,13 +33,19 @@ class ProgressLines(ProgressBar):
 
     def __init__(self, every_steps: int) -> None:
         super().__init__()
-        self.every_steps = _positive("callbacks.progress.every_steps", every_steps)
+        self.every_steps = every_steps
         self._is_enabled = True
+        self._of_total = ""
 
     @override
     def disable(self) -> None:
         """Lightning's way to silence the ranks other than 0."""
         self._is_enabled = False
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        total = trainer.estimated_stepping_batches
+        self._of_total = f"/{int(total)}" if math.isfinite(total) else ""
 
     @override
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
@@ -49,13 +56,13 @@ class ProgressLines(ProgressBar):
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking:
-            metrics = trainer.callback_metrics.items()
+            metrics = sorted(trainer.callback_metrics.items())
             self._say(trainer, {name: float(value) for name, value in metrics if name.startswith("val/")})
 
     def _say(self, trainer: pl.Trainer, metrics: Mapping[str, float]) -> None:
         if self._is_enabled:
             numbers = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-            log.info("step %d%s  %s", trainer.global_step, _of_total(trainer), numbers)
+            log.info("step %d%s  %s", trainer.global_step, self._of_total, numbers)
 
 
 class Throughput(Callback):
@@ -99,8 +106,3 @@ def _positive(key: str, value: int) -> int:
     if value < 1:
         raise UserError(key, value, "must be at least one step.", f"For example: {key}=10")
     return value
-
-
-def _of_total(trainer: pl.Trainer) -> str:
-    total = trainer.estimated_stepping_batches
-    return f"/{int(total)}" if math.isfinite(total) and total > 0 else ""

@@ -28,7 +28,7 @@ class LastCheckpoint(ModelCheckpoint):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Training may stop between two validations."""
         if self._last_global_step_saved != trainer.global_step:
-            self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
+            trainer.save_checkpoint(self.format_checkpoint_name({}))
 
 
 def best_checkpoint(directory: str, task: str, monitor: str = "auto") -> ModelCheckpoint:

@@ -14,6 +14,7 @@ import wandb
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
+from potstill.errors import UserError
 from potstill.tracking.login import resolve_mode
 from potstill.tracking.secrets import redact
 
@@ -34,6 +35,20 @@ class RunLogger(WandbLogger):
         self.artifact_max_mb = artifact_max_mb
 
 
+class MetricsFile(CSVLogger):
+    """Lightning's CSV logger for a directory that holds other files too.
+
+    An earlier metrics.csv is replaced at the first metric, not before: an evaluation, which logs none, leaves that of
+    the training.
+    """
+
+    @property
+    def experiment(self) -> Any:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Experiment logs directory", category=UserWarning)
+            return super().experiment
+
+
 def wandb_logger(
     save_dir: str,
     name: str | None,
@@ -49,45 +64,25 @@ def wandb_logger(
     """Start a W&B run whose files live in `save_dir/wandb`, on rank 0, and return a logger for it.
 
     The run is the logger's own even where the process already has one (an unfinished job of a multirun). Offline, one
-    log line says how to view and how to upload it. Raises UserError for a `mode` that does not exist.
+    log line says how to view and how to upload it. Raises UserError for a `mode` that does not exist, and where W&B
+    refuses the run (no network, a bad key).
     """
-    if rank_zero_only.rank != 0:
-        return RunLogger(artifact_max_mb, project=project, save_dir=save_dir)
-    mode = resolve_mode(mode)
-    logging.getLogger("wandb").propagate = False  # it has its own debug.log; ours is for the user
-    Path(save_dir).mkdir(parents=True, exist_ok=True)
-    run = wandb.init(
-        dir=save_dir,
-        project=project,
-        entity=entity,
-        name=name,
-        group=group,
-        job_type=job_type,
-        tags=list(tags),
-        mode=mode,  # type: ignore[arg-type]
-        reinit="create_new",
-        settings=_settings(mode),
-    )
-    run.define_metric("trainer/global_step")
-    run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
-    if mode == "offline":
-        _say_offline(run)
+    mode, run = resolve_mode(mode), None
+    if rank_zero_only.rank == 0:
+        facts = {"name": name, "group": group, "job_type": job_type, "tags": list(tags)}
+        run = _start(mode, dir=save_dir, project=project, entity=entity, **facts)
     return RunLogger(artifact_max_mb, experiment=run, project=project, save_dir=save_dir)
 
 
-def csv_logger(save_dir: str, name: str | None = None, group: str | None = None, job_type: str = "train") -> CSVLogger:
-    """Metrics in `save_dir/metrics.csv`, one row a step; an earlier file there is replaced.
+def csv_logger(
+    save_dir: str, name: str | None = None, group: str | None = None, job_type: str = "train"
+) -> MetricsFile:
+    """Metrics in `save_dir/metrics.csv`, one row a step.
 
     The other arguments are those of `wandb_logger`; a file in the run's own directory has no use for them.
     """
     del name, group, job_type
-    Path(save_dir).mkdir(parents=True, exist_ok=True)
-    logger = CSVLogger(save_dir, name="", version="")
-    with warnings.catch_warnings():
-        # It is started here, and not at the first metric, to hush Lightning: the directory also holds the config.
-        warnings.filterwarnings("ignore", message="Experiment logs directory", category=UserWarning)
-        _ = logger.experiment
-    return logger
+    return MetricsFile(save_dir, name="", version="")
 
 
 def with_metrics_file(logger: Logger | None, save_dir: str) -> list[Logger]:
@@ -114,9 +109,23 @@ def finish(loggers: Iterable[Logger], status: str = "finished") -> None:
         run.finish(exit_code=EXIT_CODES[status])
 
 
+def _start(mode: str, **facts: Any) -> wandb.Run:
+    Path(facts["dir"]).mkdir(parents=True, exist_ok=True)
+    try:
+        run = wandb.init(mode=mode, reinit="create_new", settings=_settings(mode), **facts)  # type: ignore[arg-type]
+    except wandb.Error as error:
+        fix = "Log in with `wandb login`, or set logger.mode=offline and upload later."
+        raise UserError("logger.mode", mode, f"W&B does not take the run: {error}", fix) from error
+    run.define_metric("trainer/global_step")
+    run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+    if mode == "offline":
+        _say_offline(run)
+    return run
+
+
 def _settings(mode: str) -> wandb.Settings:
-    """`silent` offline: our one line replaces the client's nine. The client records the command line as it is, so it
-    records no environment where the command line holds a credential."""
+    """Offline, our one line replaces the client's nine. The client records the command line as it is; where that holds
+    a credential, the client is told to record nothing of the machine."""
     return wandb.Settings(silent=mode == "offline", x_disable_meta=redact(sys.argv) != sys.argv)
 
 

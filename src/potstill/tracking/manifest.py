@@ -85,17 +85,21 @@ def git_state(directory: Path) -> dict[str, Any] | None:
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write `content` to `path` whole or not at all: under a temporary name, synchronised, then renamed.
+    """Write `content` to `path` as JSON, whole or not at all.
 
     Numbers that are not finite become null (JSON has no NaN), paths become text. Keys keep their order.
     """
+    write_text(path, json.dumps(_finite(content), indent=2, allow_nan=False, default=os.fspath) + "\n")
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` to `path` whole or not at all: under a temporary name, synchronised, then renamed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(_finite(content), indent=2, allow_nan=False, default=os.fspath)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:
-            file.write(text + "\n")
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

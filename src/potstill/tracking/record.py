@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -59,17 +58,12 @@ def log_student(loggers: Iterable[Logger], directory: str | Path) -> None:
     files = sorted(path for path in Path(directory).rglob("*") if path.is_file())
     size_mb = sum(path.stat().st_size for path in files) / 1e6
     for logger in loggers:
-        if not isinstance(logger, RunLogger) or rank_zero_only.rank != 0 or logger.artifact_max_mb <= 0:
-            continue
-        if size_mb > logger.artifact_max_mb:
-            message = "The student (%.1f MB) is not sent to W&B: logger.artifact_max_mb=%s"
-            log.info(message, size_mb, logger.artifact_max_mb)
-            continue
-        artifact = wandb.Artifact(_artifact_name(logger.experiment.id), type="model", metadata={"size_mb": size_mb})
-        for path in files:
-            relative = path.relative_to(directory).as_posix()
-            artifact.add_file(str(path), name=relative, policy="immutable", skip_cache=True)
-        logger.experiment.log_artifact(artifact, aliases=["best"])
+        if isinstance(logger, RunLogger) and rank_zero_only.rank == 0 and _has_room(logger, size_mb):
+            artifact = wandb.Artifact(f"student-{logger.experiment.id}", type="model", metadata={"size_mb": size_mb})
+            for path in files:
+                name = path.relative_to(directory).as_posix()
+                artifact.add_file(str(path), name=name, policy="immutable", skip_cache=True)
+            logger.experiment.log_artifact(artifact)
 
 
 def slice_table(evaluation: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
@@ -125,5 +119,7 @@ def _leaves(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
         yield from _leaves(value, f"{prefix}.{name}")
 
 
-def _artifact_name(run_id: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", f"student-{run_id}")
+def _has_room(logger: RunLogger, size_mb: float) -> bool:
+    if 0 < logger.artifact_max_mb < size_mb:
+        log.info("The student (%.1f MB) is not sent to W&B: logger.artifact_max_mb=%s", size_mb, logger.artifact_max_mb)
+    return size_mb <= logger.artifact_max_mb

@@ -12,7 +12,7 @@ HIDDEN = "<hidden>"
 # `max_tokens` is no secret (the word must end the name), and neither is a tokenizer's `pad_token`.
 _SECRET_NAME = re.compile(
     r"(?<!bos_)(?<!eos_)(?<!pad_)(?<!unk_)(?<!sep_)(?<!cls_)(?<!mask_)"
-    r"(api_?key|access_?key|private_?key|token|secret|password|passwd|credentials?)$",
+    r"(api[_-]?key|access[_-]?key|private[_-]?key|token|secret|password|passwd|credentials?)$",
     re.IGNORECASE,
 )
 _SECRET_SHAPE = re.compile(r"\b(hf_|sk-|ghp_|github_pat_|wandb_v\d_)[\w-]{16,}|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
