@@ -140,5 +140,5 @@ def test_pixels_are_cast_to_the_dtype_of_the_model():
 
 def test_a_tap_without_one_vector_per_position_is_refused():
     model = tiny_model("bert", "text_classification")
-    with pytest.raises(UserError, match=r"bert\.pooler: gives \[2, 16\]"):
+    with pytest.raises(UserError, match=r"'bert\.pooler' gives \[2, 16\]"):
         forward(model, text_batch(TEXTS, [0, 1]), TEXT, Needs(taps=("bert.pooler",)))

@@ -18,6 +18,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "bert": {**TEXT, "intermediate_size": 32},
     "roberta": {**TEXT, "intermediate_size": 32},
     "vit": {**SMALL, "intermediate_size": 32, "image_size": 8, "patch_size": 4, "num_channels": 1},
+    "resnet": {"num_channels": 1, "embedding_size": 8, "hidden_sizes": [8], "depths": [1], "layer_type": "basic"},
     "gpt2": TEXT,
     "llama": {**TEXT, "intermediate_size": 32, "num_key_value_heads": 2},
     "gemma2": {**TEXT, "intermediate_size": 32, "num_key_value_heads": 2, "head_dim": 8},

@@ -5,28 +5,52 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from potstill.errors import UserError, nearest_hint
-from potstill.models.hub import building, reading
+from potstill.models.hub import building, reading, warn_unpinned
 
 _FROM_DATA = ("num_labels", "id2label", "label2id")
 
 
-def from_path(path: str, revision: str | None, trust_remote_code: bool, who: str) -> PreTrainedConfig:
-    """The config stored at a hub name or directory."""
-    with reading(path, f"{who}.path") as name:
-        return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
+class ModelOptions(Protocol):
+    """The fields of `potstill.config.schema.ModelConfig`."""
+
+    path: str | None
+    revision: str | None
+    config: dict[str, Any]
+    dtype: str
+    attn_implementation: str | None
+    trust_remote_code: bool
 
 
-def from_keys(keys: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase | None, who: str) -> PreTrainedConfig:
-    """A config from `model_type` and the keys of its class. Vocabulary and special ids, unless given: the tokenizer's.
+def architecture_of(options: ModelOptions, tokenizer: PreTrainedTokenizerBase | None, who: str) -> PreTrainedConfig:
+    """The config at `path` with the keys of `config` changed, or, without a path, the one these keys describe.
 
-    UserError under `<who>.config` for an unknown type, key or value.
+    `who` is student or teacher: the group whose keys a UserError names.
     """
+    if options.path is not None:
+        return upon(_stored(options.path, options, who), options.config, who)
+    if not options.config:
+        fix = f"Set {who}.path, or {who}.config with a model_type; or choose a preset: {who}=..."
+        raise UserError(f"{who}.config", options.config, "leaves nothing to build from: there is no path either.", fix)
+    return _described(options.config, tokenizer, who)
+
+
+def _stored(path: str, options: ModelOptions, who: str) -> PreTrainedConfig:
+    with reading(path, f"{who}.path") as name:
+        stored = AutoConfig.from_pretrained(
+            name, revision=options.revision, trust_remote_code=options.trust_remote_code
+        )
+    warn_unpinned(path, options.revision, who)
+    return stored
+
+
+def _described(keys: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase | None, who: str) -> PreTrainedConfig:
+    """A config from `model_type` and the keys of its class. Unless given, token ids are the tokenizer's."""
     model_type = str(keys.get("model_type", ""))
     if model_type not in CONFIG_MAPPING:
         hint = nearest_hint(model_type, CONFIG_MAPPING) if model_type else "For example: bert, vit, gpt2, llama."
@@ -49,8 +73,9 @@ def upon(base: PreTrainedConfig, keys: Mapping[str, Any], who: str, layers: Sequ
     _check_keys(type(base), changes, who)
     if not changes and not layers:
         return base
-    num_layers = len(layers) or changes.get(names.get("num_hidden_layers", "num_hidden_layers"))
-    kept = _values_per_layer(base, layers or range(num_layers or 0)) if num_layers else {}
+    own_name = names.get("num_hidden_layers", "num_hidden_layers")
+    layers = layers or range(changes.get(own_name, base.num_hidden_layers))
+    kept = {own_name: len(layers), **_values_per_layer(base, layers)}
     with building(f"{who}.config", dict(keys)):
         return type(base).from_dict({**base.to_dict(), **kept, **changes})
 

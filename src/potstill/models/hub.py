@@ -61,7 +61,7 @@ def building(key: str, value: object, attn_implementation: str | None = None) ->
         if isinstance(error, UserError):
             raise
         who, fix = key.partition(".")[0], f"Change {key}, or take one of the presets: potstill inspect"
-        if attn_implementation and re.search("attention|attn", str(error), re.IGNORECASE):
+        if attn_implementation and re.search("attn_implementation|flash|sdpa|flex", str(error), re.IGNORECASE):
             key, value, fix = f"{who}.attn_implementation", attn_implementation, "Works everywhere: eager. Usual: sdpa."
         raise UserError(key, value, f"transformers refuses: {first_line(error)}", fix) from error
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from potstill.errors import UserError, nearest_hint
 
@@ -55,25 +55,36 @@ def _check_listed(layers: list[int], num_student: int | None, num_teacher: int) 
 def copy_layers(student: PreTrainedModel, teacher: PreTrainedModel, layers: Sequence[int]) -> None:
     """Fill the student, in place: its i-th layer from the teacher's `layers[i]`, everything else by the same name.
 
-    UserError where the two differ in a width.
+    UserError where the two differ in more than their number of layers.
     """
     stack = layer_stack(student)
     source = teacher.state_dict()
     weights = {name: source.get(_teacher_name(name, stack, layers)) for name in student.state_dict()}
-    _check_shapes(student, teacher, weights)
+    _check_shapes(student, weights)
     student.load_state_dict(weights)
+
+
+def check_width(keys: Mapping[str, Any], teacher_config: PreTrainedConfig) -> None:
+    """UserError where the student's config keys ask for another width than the teacher's."""
+    own_name = teacher_config.attribute_map.get("hidden_size", "hidden_size")
+    key = own_name if own_name in keys else "hidden_size"
+    width = teacher_config.hidden_size
+    if keys.get(key, width) != width:
+        problem = f"is not the teacher's width, {width}: its layers cannot become the student's."
+        fix = f"Set student.config.{key}={width}, or student.init=random."
+        raise UserError(f"student.config.{key}", keys[key], problem, fix)
 
 
 def layer_stack(model: PreTrainedModel) -> str:
     """Module path of the list of the model's layers: of the lists of that length the one with most parameters."""
-    num_layers = model.config.num_hidden_layers
+    num_layers = getattr(model.config, "num_hidden_layers", None)
     stacks = {
         path: sum(parameter.numel() for parameter in module.parameters())
         for path, module in model.named_modules()
         if isinstance(module, nn.ModuleList) and len(module) == num_layers
     }
     if not stacks:
-        problem = f"{type(model).__name__} has no list of {num_layers} layers to take from."
+        problem = f"finds no list of layers in a {type(model).__name__}."
         raise UserError(
             "student.init", "teacher_layers", problem, "Set student.init=random or student.init=pretrained."
         )
@@ -87,19 +98,10 @@ def _teacher_name(name: str, stack: str, layers: Sequence[int]) -> str:
     return f"{stack}.{layers[int(layer)]}.{rest}"
 
 
-def _check_shapes(student: PreTrainedModel, teacher: PreTrainedModel, weights: Mapping[str, Tensor | None]) -> None:
-    _check_width("hidden_size", student.config, teacher.config)
+def _check_shapes(student: PreTrainedModel, weights: Mapping[str, Tensor | None]) -> None:
     for name, value in student.state_dict().items():
         weight = weights[name]
         if weight is None or weight.shape != value.shape:
             found = "has no such tensor" if weight is None else f"has {list(weight.shape)}"
             problem = f"differs from the teacher: {name} is {list(value.shape)}, the teacher {found}."
             raise UserError("student.config", "<changed>", problem, "Change num_hidden_layers alone.")
-
-
-def _check_width(key: str, student_config: Any, teacher_config: Any) -> None:
-    student, teacher = getattr(student_config, key, None), getattr(teacher_config, key, None)
-    if student != teacher:
-        problem = f"layers of width {teacher} cannot become layers of width {student}."
-        fix = f"Set student.config.{key}={teacher}, or student.init=random."
-        raise UserError(f"student.config.{key}", student, problem, fix)

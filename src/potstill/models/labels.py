@@ -23,7 +23,7 @@ def label_order(model_config: PreTrainedConfig, label_names: Sequence[str] | Non
     known = model_labels(model_config)
     if not _has_names(known) and len(known) == len(label_names):
         return None
-    _refuse_unknown(known, label_names, key)
+    _refuse_unknown(known, label_names, key, str(model_config.name_or_path))
     _refuse_unseen(known, label_names)
     order = [known.index(name) for name in label_names]
     return None if order == list(range(len(order))) else order
@@ -52,20 +52,20 @@ def _has_names(labels: Sequence[str]) -> bool:
     return any(label != f"LABEL_{column}" for column, label in enumerate(labels))
 
 
-def _refuse_unknown(known: Sequence[str], label_names: Sequence[str], key: str) -> None:
+def _refuse_unknown(known: Sequence[str], label_names: Sequence[str], key: str, model_name: str) -> None:
     unknown = [name for name in label_names if name not in known]
     if unknown:
-        problem = f"knows {len(known)} labels ({_listed(known)}), but not these of the data: {_listed(unknown)}."
+        problem = f"does not know these labels of the data: {_listed(unknown)}. It knows {_listed(known)}."
         fix = "Take a model trained on these labels, or map the data's label column to the model's names."
-        raise UserError(key, f"<model with {len(known)} labels>", problem, fix)
+        raise UserError(key, model_name, problem, fix)
 
 
 def _refuse_unseen(known: Sequence[str], label_names: Sequence[str]) -> None:
     unseen = [name for name in known if name not in label_names]
     if unseen:
-        problem = f"the model has labels that no example of the data has: {_listed(unseen)}."
-        fix = f"Name all of them, so that both score the same columns: data.label_names=[{_listed(known)}]"
-        raise UserError("data.label_names", f"<{len(label_names)} labels>", problem, fix)
+        problem = f"lacks labels that the model has: {_listed(unseen)}."
+        fix = f"Name them all, so that student and teacher score the same: data.label_names=[{_listed(known)}]"
+        raise UserError("data.label_names", f"[{_listed(label_names)}]", problem, fix)
 
 
 def _listed(names: Iterable[str]) -> str:
