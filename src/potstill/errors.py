@@ -17,7 +17,7 @@ class UserError(ValueError):
 
     def __init__(self, key: str, value: object, problem: str, fix: str) -> None:
         self.key, self.value, self.problem, self.fix = key, value, problem, fix
-        super().__init__(f"{key}={value}: {problem}\n{fix}")
+        super().__init__(f"{key}={value!r} {problem}\n{fix}")
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str:

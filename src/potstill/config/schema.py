@@ -124,7 +124,6 @@ class EvaluateConfig:
     baseline: str | None = None  # directory of the run trained without the teacher; a recipe's run knows its own
     output: str = MISSING  # where evaluation.json is written
     logger: dict[str, Any] | None = None
-    limit_batches: int | None = None
 
 
 @dataclass
@@ -151,4 +150,4 @@ class RecipeCommandConfig:
     recipe: RecipeConfig = field(default_factory=RecipeConfig)
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
     logger: dict[str, Any] | None = None
-    limit_batches: int | None = None
+    debug: str | None = None

@@ -1,0 +1,169 @@
+"""potstill <command> [hydra overrides]: commands, help, completion, exit codes.
+
+Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from potstill import __version__
+from potstill.config.compose import explain
+from potstill.config.paths import CONF, groups
+from potstill.config.rerun import overrides_of
+from potstill.errors import UserError, nearest_hint
+
+COMMANDS = {
+    "train": "train one student, with or without a teacher",
+    "evaluate": "teacher, student and baseline on held-out test data: potstill evaluate run=PATH",
+    "run": "a recipe: stages in order, each skipped when its output is already there",
+    "inspect": "what a config builds: modules, parameters, groups and their options",
+}
+
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    given = [argument for argument in given if argument != "--debug"]
+    try:
+        return _dispatch(given)
+    except UserError as error:
+        if debug:
+            raise
+        _report(error)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _dispatch(given: list[str]) -> int:
+    if not given or given[0] in ("-h", "--help"):
+        print(help_text())
+        return DONE
+    if given[0] == "--version":
+        print(f"potstill {__version__}")
+        return DONE
+    if given[0] in ("-sc", "--shell-completion", "--shell_completion"):
+        return _complete(given)
+    command, *overrides = given
+    if command not in COMMANDS:
+        raise UserError("command", command, "is no command.", f"{nearest_hint(command, COMMANDS)} See potstill --help")
+    if "-h" in overrides or "--help" in overrides:
+        print(help_text(command))
+        return DONE
+    _launch(command, _expand(overrides))
+    return DONE
+
+
+def _expand(overrides: list[str]) -> list[str]:
+    """Spell out our own short forms: `--cfg` alone, and `--from RUN`."""
+    if "--cfg" in overrides and overrides[overrides.index("--cfg") + 1 :][:1] not in (["job"], ["hydra"], ["all"]):
+        overrides.insert(overrides.index("--cfg") + 1, "job")
+    if "--from" in overrides:
+        at = overrides.index("--from")
+        if at + 1 == len(overrides):
+            raise UserError("--from", "", "names no run.", "Give the run's directory: --from runs/...")
+        overrides[at : at + 2] = overrides_of(Path(overrides[at + 1]))
+    return overrides
+
+
+def _launch(command: str, overrides: list[str]) -> None:
+    """Hand over to Hydra; whatever it refuses before a job starts is the user's to mend."""
+    if command == "inspect" and "--cfg" not in overrides:
+        importlib.import_module("potstill.commands.inspect").inspect(overrides)
+        return
+    job = _Job("train" if command == "inspect" else command)
+    sys.argv = ["potstill", *overrides]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # hand exceptions over as they are
+    decorate = hydra.main(version_base="1.3", config_path=str(CONF), config_name=job.command)
+    try:
+        decorate(job.task())()
+    except (HydraException, OmegaConfBaseException, ValueError, AssertionError) as error:
+        if job.started or isinstance(error, UserError):
+            raise
+        raise explain(error, job.command, [given for given in overrides if not given.startswith("-")]) from error
+
+
+class _Job:
+    """What Hydra calls, once a run or once per job of a multirun. Imports late: `--help` must not load torch."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+        self.started = False
+
+    def task(self) -> Callable[[DictConfig], Any]:
+        def task(config: DictConfig) -> Any:
+            self.started = True
+            try:
+                return importlib.import_module(f"potstill.commands.{self.command}").main(config)
+            except UserError:
+                _remove_empty(Path(HydraConfig.get().runtime.output_dir))
+                raise
+
+        return task
+
+
+def _remove_empty(directory: Path) -> None:
+    """Take back the directories that Hydra made for a job which never started; never the current one or above."""
+    here = Path.cwd()
+    while here in directory.parents and directory.is_dir() and not any(directory.iterdir()):
+        directory.rmdir()
+        directory = directory.parent
+
+
+def _report(error: UserError) -> None:
+    print(f"\n{error}", file=sys.stderr)
+
+
+def _complete(given: list[str]) -> int:
+    """Shell completion: the command first, then Hydra's own for its overrides."""
+    words = os.environ.get("COMP_LINE", "").split(" ")
+    if len(words) == 2 and "query" in given[-1]:
+        print(" ".join(command for command in COMMANDS if command.startswith(words[1])))
+        return DONE
+    command = words[1] if len(words) > 1 and words[1] in ("evaluate", "run") else "train"
+    os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
+    _launch(command, given)
+    return DONE
+
+
+def help_text(command: str | None = None) -> str:
+    """Commands, groups with their options, and flags."""
+    commands = {command: COMMANDS[command]} if command else COMMANDS
+    lines = [
+        f"usage: potstill {command or '<command>'} [key=value ...]",
+        "",
+        "commands:" if not command else "command:",
+    ]
+    lines += [f"  {name:<10}{text}" for name, text in commands.items()]
+    lines += ["", "groups and their options (group=option; loss/term takes a list: 'loss/term=[ce,kd]'):"]
+    lines += [f"  {group:<12}{', '.join(options)}" for group, options in groups().items()]
+    lines += ["", "flags:", *(f"  {flag:<26}{text}" for flag, text in FLAGS.items())]
+    lines += ["", "Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted."]
+    return "\n".join(lines)
+
+
+FLAGS = {
+    "-m, --multirun": "one job for every combination: -m loss.term.kd.temperature=1,2,4",
+    "--cfg": "print the composed config and leave; --resolve fills in what it refers to",
+    "--from RUN": "start from the overrides of an earlier run",
+    "--config-dir DIR": "look for config groups in DIR too",
+    "--debug": "show the traceback of bad input as well",
+    "-sc install=bash|zsh|fish": 'shell completion: eval "$(potstill -sc install=bash)"',
+    "--version": "print the version",
+}

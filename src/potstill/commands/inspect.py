@@ -1,0 +1,51 @@
+"""potstill inspect: what a config builds, without training it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from transformers import PreTrainedModel
+
+from potstill.commands.assemble import assemble_source
+from potstill.config.compose import composed, typed
+from potstill.config.paths import groups
+from potstill.config.schema import TrainConfig
+from potstill.config.validate import validate
+from potstill.models.load import load_student, load_teacher
+from potstill.models.taps import module_table
+
+
+def inspect(overrides: Sequence[str], console: Console | None = None) -> None:
+    """Print groups and options, then the modules of the student and, where there is one, the teacher."""
+    console = console or Console()
+    config = typed(composed("train", overrides), TrainConfig)
+    validate(config)
+    console.print(_groups())
+    source = assemble_source(config)
+    labels = {"label_names": source.label_names, "tokenizer": source.tokenizer}
+    has_teacher = bool(config.teacher.path or config.teacher.config)
+    teacher = load_teacher(config.teacher, source.task, **labels) if has_teacher else None
+    student = load_student(config.student, source.task, **labels, teacher=teacher)
+    for who, model in (("teacher", teacher), ("student", student)):
+        if model is not None:
+            console.print(_modules(who, model))
+    console.print("The whole config: potstill inspect --cfg", highlight=False)
+
+
+def _groups() -> Table:
+    table = Table("group", "options", title="Config groups", title_justify="left")
+    for group, options in groups().items():
+        table.add_row(group, ", ".join(options))
+    return table
+
+
+def _modules(who: str, model: PreTrainedModel) -> Table:
+    title = f"{who}: {type(model).__name__}, {model.num_parameters():,} parameters"
+    table = Table("module path (for taps)", "class", "parameters", title=title, title_justify="left")
+    table.columns[2].justify = "right"
+    for path, kind, num_parameters in module_table(model):
+        table.add_row(escape(path), kind, f"{num_parameters:,}")
+    return table

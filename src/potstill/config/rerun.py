@@ -1,0 +1,54 @@
+"""Start again from what an earlier run was given."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from potstill.config.compose import composed, typed
+from potstill.config.schema import TrainConfig
+from potstill.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def read_config(run: Path, key: str = "run") -> TrainConfig:
+    """The resolved config of a training run. Raises UserError where the directory holds none."""
+    file = run / "config.yaml"
+    if not file.is_file():
+        fix = "Give the directory of a run, such as runs/train/2026-01-31_12-00-00"
+        raise UserError(key, str(run.resolve()), "holds no config.yaml, so it is no training run.", fix)
+    return typed(OmegaConf.create(file.read_text()), TrainConfig)  # type: ignore[arg-type]
+
+
+def overrides_of(run: Path) -> list[str]:
+    """The overrides that `run` was started with, its name and directory left out; warns where they mean less now."""
+    config = read_config(run, "--from")
+    overrides = [text for text in OmegaConf.load(run / "overrides.yaml") if not text.startswith("run.")]
+    now = typed(composed("train", [*overrides, "hydra.job.num=0"]), TrainConfig)
+    changed = sorted(differences(config, now))
+    if changed:
+        log.warning("The config files have changed since %s. Not as they were: %s", run, ", ".join(changed))
+    return overrides
+
+
+def differences(one: TrainConfig, other: TrainConfig) -> list[str]:
+    """Keys on which two configs differ, the run's name and directory left out."""
+    first, second = (
+        _flat(OmegaConf.to_container(OmegaConf.structured(one))),
+        _flat(OmegaConf.to_container(OmegaConf.structured(other))),
+    )
+    keys = {key for key in first.keys() | second.keys() if not key.startswith("run.")}
+    return [key for key in keys if first.get(key) != second.get(key)]
+
+
+def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(node, dict) or not node:
+        return {prefix[:-1]: node}
+    flat: dict[str, Any] = {}
+    for name, value in node.items():
+        flat |= _flat(value, f"{prefix}{name}.")
+    return flat
