@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
@@ -15,12 +17,13 @@ from potstill.tracking.logger import RunLogger, finish
 FACTS = {"name": "first", "group": "digits", "job_type": "train"}
 
 
-def composed(group: str, option: str, directory) -> dict:
+def composed(group: str, option: str, directory) -> Any:
     """One group as it looks in a training's config."""
     facts = {"run": {"dir": str(directory)}, "data": {"task": "causal_lm"}, "log_every": 10}
     with initialize_config_dir(str(CONF), version_base="1.3"):
         chosen = compose(f"{group}/{option}")
-    return OmegaConf.to_container(OmegaConf.merge(facts, chosen), resolve=True)[group]  # type: ignore[index, return-value]
+    resolved: Any = OmegaConf.to_container(OmegaConf.merge(facts, chosen), resolve=True)
+    return resolved[group]
 
 
 @pytest.mark.parametrize("option", sorted(path.stem for path in (CONF / "callbacks").glob("*.yaml")))

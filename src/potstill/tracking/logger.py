@@ -44,6 +44,8 @@ class MetricsFile(CSVLogger):
 
     @property
     def experiment(self) -> Any:
+        if self._experiment is not None:
+            return self._experiment
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Experiment logs directory", category=UserWarning)
             return super().experiment
