@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from potstill.data.columns import check_columns, tidy
 from potstill.data.encoders import Encoder, ImageEncoder, TextEncoder
 from potstill.data.labels import keep_labels_per_class
+from potstill.data.language import LanguageEncoder
 from potstill.data.module import DataModule
 from potstill.data.quiet import quiet
 from potstill.data.splits import complete
@@ -55,6 +56,11 @@ def build_data(
     )
 
 
+def own_tokenizer(source_splits: Mapping[str, Dataset]) -> PreTrainedTokenizerBase | None:
+    """The tokenizer that the source brings with it, or None."""
+    return getattr(source_splits, "tokenizer", None)
+
+
 def make_encoder(config: Any, tokenizer: PreTrainedTokenizerBase | None) -> Encoder:
     """The encoder of the config's task. Raises UserError where a text task has no tokenizer."""
     if config.task == "image_classification":
@@ -62,7 +68,8 @@ def make_encoder(config: Any, tokenizer: PreTrainedTokenizerBase | None) -> Enco
     if tokenizer is None:
         problem = f"{config.task} needs a tokenizer, and neither the student, the data nor the teacher brings one."
         raise UserError("student.tokenizer", None, problem, "Name one: student.tokenizer=PATH")
-    return TextEncoder(tokenizer, config.max_length)
+    encoder = LanguageEncoder if config.task == "causal_lm" else TextEncoder
+    return encoder(tokenizer, config.max_length)
 
 
 def _prepare(
