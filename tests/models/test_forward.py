@@ -63,6 +63,34 @@ def test_a_batch_without_scored_rows_gives_no_rows_and_zero_gradients():
     assert all(bool((grad == 0).all()) for grad in gradients(model, logits.sum()).values())
 
 
+@pytest.mark.parametrize("model_type", ["bert", "vit", "gpt2", "llama"])
+def test_a_rank_without_examples_gets_no_rows_and_zero_gradients(model_type: str):
+    task, batch = {
+        "bert": (TEXT, text_batch(TEXTS, [0, 1])),
+        "vit": (IMAGE, image_batch(2)),
+    }.get(model_type, (CAUSAL, causal_batch(TEXTS, [0, 0])))
+    empty = Batch({name: value[:0] for name, value in batch.inputs.items()}, batch.labels[:0], ())
+    model = tiny_model(model_type, task.name)
+    logits = forward(model, empty, task, Needs(logits=True)).logits
+    assert logits is not None
+    assert len(logits) == len(task.row_labels(empty)) == 0
+    found = gradients(model, logits.sum())
+    assert found
+    assert all(bool((grad == 0).all()) for grad in found.values())
+
+
+@pytest.mark.slow
+def test_a_compiled_model_gives_the_taps_and_rows_of_each_call():
+    model, path = tiny_model("gpt2", "causal_lm"), LAST_LAYER["gpt2"]
+    compiled = torch.compile(model, backend="eager")
+    assert isinstance(compiled, nn.Module)
+    for prompt, taps in ((0, ()), (2, (path,)), (1, ()), (0, (path,))):
+        batch, needs = causal_batch(TEXTS, [prompt, 1]), Needs(logits=True, taps=taps)
+        output, expected = (forward(either, batch, CAUSAL, needs) for either in (compiled, model))
+        torch.testing.assert_close(output.logits, expected.logits)
+        torch.testing.assert_close(output.hidden, expected.hidden)
+
+
 @pytest.mark.parametrize("padding", PADDINGS, ids=str)
 @pytest.mark.parametrize("model_type", ["bert", "roberta", "gpt2", "llama"])
 def test_padding_changes_neither_logits_nor_gradients(model_type: str, padding: dict[str, int]):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModel, PreTrainedTokenizerBase
 
 from potstill.config.schema import StudentConfig, TeacherConfig
 from potstill.errors import UserError
@@ -29,7 +29,8 @@ SHARED_TEACHER = Path(__file__).parents[3] / "shared/teachers/clinc150_minilm_l6
 @pytest.fixture
 def saved(tmp_path: Path) -> str:
     """A directory with a classifier of the labels cat, dog, eel."""
-    tiny_model("bert", "text_classification", id2label=dict(enumerate(["cat", "dog", "eel"]))).save_pretrained(tmp_path)
+    model = tiny_model("bert", "text_classification", id2label=dict(enumerate(["cat", "dog", "eel"])))
+    model.save_pretrained(tmp_path)
     return str(tmp_path)
 
 
@@ -45,7 +46,8 @@ def test_a_teacher_is_frozen_and_in_eval_mode(saved: str):
 
 
 def test_a_teacher_whose_head_would_be_random_is_refused(tmp_path: Path):
-    tiny_model("bert", "text_classification").base_model.save_pretrained(tmp_path)
+    body = AutoModel.from_config(AutoConfig.for_model(**BERT))
+    body.save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"lack classifier\.bias, classifier\.weight") as caught:
         load_teacher(TeacherConfig(path=str(tmp_path)), TEXT)
     assert caught.value.key == "teacher.path"

@@ -74,17 +74,18 @@ def upon(base: PreTrainedConfig, keys: Mapping[str, Any], who: str, layers: Sequ
     if not changes and not layers:
         return base
     own_name = names.get("num_hidden_layers", "num_hidden_layers")
-    layers = layers or range(changes.get(own_name, base.num_hidden_layers))
-    kept = {own_name: len(layers), **_values_per_layer(base, layers)}
     with building(f"{who}.config", dict(keys)):
-        return type(base).from_dict({**base.to_dict(), **kept, **changes})
+        changes = {**_values_per_layer(base, layers or range(changes.get(own_name, 0))), **changes}
+        return type(base).from_dict({**base.to_dict(), **changes})
 
 
 def _values_per_layer(base: PreTrainedConfig, layers: Sequence[int]) -> dict[str, Any]:
     """The lists in `base` that hold one value for every layer (`layer_types`, ...), for some of the layers.
 
-    None, which asks for the default, where there are more layers than the list knows.
+    None, which asks for the default, where there are more layers than the list knows. No layers: no change.
     """
+    if not layers:
+        return {}
     num_layers = base.num_hidden_layers
     lists = {
         key: value

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from potstill.data.batch import Batch
+from potstill.data.batch import IGNORE, Batch
 from potstill.errors import UserError
 from potstill.models.taps import bare, tapped
 from potstill.models.task import Task
@@ -29,8 +29,11 @@ def forward(model: nn.Module, batch: Batch, task: Task, needs: Needs) -> Output:
     """Run `model` on `batch` and return what is needed of it, in the model's own dtype and with its graph.
 
     The model itself is called, so that whatever wraps it (DDP, FSDP, compile) takes part. Of a causal language model
-    only the scored positions reach the head: logits of prompt and padding are never computed.
+    only the scored positions reach the head: logits of prompt and padding are never computed. A batch without examples
+    gives no rows, with a graph to every parameter.
     """
+    if not len(batch):
+        return _no_rows(forward(model, _stand_in(batch), task, needs))
     batch = _right_padded(batch, task)
     inputs = _in_dtype_of(model, batch.inputs)
     with tapped(model, needs.taps) as hidden:
@@ -43,6 +46,17 @@ def forward(model: nn.Module, batch: Batch, task: Task, needs: Needs) -> Output:
         logits if needs.logits else None,
         {path: _select(path, hidden[path], attended) for path in needs.taps},
     )
+
+
+def _stand_in(batch: Batch) -> Batch:
+    """One example of the shape of those an empty batch does not have: the architectures cannot run on none."""
+    inputs = {name: value.new_ones(1, *value.shape[1:]) for name, value in batch.inputs.items()}
+    return Batch(inputs, batch.labels.new_full((1, *batch.labels.shape[1:]), IGNORE), ("",))
+
+
+def _no_rows(output: Output) -> Output:
+    logits = None if output.logits is None else output.logits[:0]
+    return Output(logits, {path: value[:0] for path, value in output.hidden.items()})
 
 
 def _rows_for_head(batch: Batch, task: Task, needs: Needs) -> Tensor:

@@ -17,15 +17,17 @@ def choose_layers(layers: str | Sequence[int], num_student: int | None, num_teac
     """The teacher's layers (from 0) that become the student's, in order.
 
     uniform: n of m layers, as far apart as can be: round(i * (m - 1) / (n - 1)) for i < n, so that the first and the
-    last are kept; n = 1 takes the first (Shleifer and Rush 2020, section 3, arXiv:2010.13002). first, last: n in a row.
-    A list: these layers. UserError where a layer does not exist or their number is unknown or contradicted.
+    last are kept; n = 1 takes the first (the maximally spaced layers of Shleifer and Rush 2020, arXiv:2010.13002; the
+    table in their code agrees for 16 to 6 layers, and takes [0, 6] of 12 where this takes [0, 11]).
+    first, last: n in a row. A list: these layers.
+    UserError where a layer does not exist, or where their number is unknown or contradicted.
     """
     if not isinstance(layers, str):
         return _check_listed(list(layers), num_student, num_teacher)
     if layers not in _CHOICES:
         fix = f"{nearest_hint(layers, _CHOICES)} Or list them: student.layers=[0,2,5]"
         raise UserError("student.layers", layers, "is no way to choose layers.", fix)
-    if num_student is None or not 1 <= num_student <= num_teacher:
+    if not isinstance(num_student, int) or not 1 <= num_student <= num_teacher:
         problem = f"must say how many of the teacher's {num_teacher} layers to take."
         fix = f"Set student.config.num_hidden_layers to a number from 1 to {num_teacher}."
         raise UserError("student.config.num_hidden_layers", num_student, problem, fix)

@@ -122,12 +122,13 @@ def _from_teacher(
     if options.path is not None:
         problem = "would not be read: init=teacher_layers takes architecture and weights from the teacher."
         raise UserError("student.path", options.path, problem, "Set student.path=null, or student.init=pretrained.")
-    layer_stack(teacher)
+    layer_stack(teacher)  # first: it refuses architectures without layers
     check_width(options.config, teacher.config)
     own_name = teacher.config.attribute_map.get("num_hidden_layers", "num_hidden_layers")
     num_layers = options.config.get("num_hidden_layers", options.config.get(own_name))
     layers = choose_layers(options.layers, num_layers, teacher.config.num_hidden_layers)
-    student = build_random(options, task, upon(teacher.config, options.config, "student", layers), "student")
+    keys = {**options.config, own_name: len(layers)}
+    student = build_random(options, task, upon(teacher.config, keys, "student", layers), "student")
     copy_layers(student, teacher, layers)
     _label_as_data(student, label_names)
     return student

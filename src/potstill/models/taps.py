@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
+import torch._dynamo
 from torch import Tensor, nn
 
 from potstill.errors import UserError, nearest_hint
+
+# else a compiled model takes the hooks of its first call for those of every call
+torch._dynamo.config.skip_nnmodule_hook_guards = False
 
 
 def bare(model: nn.Module) -> nn.Module:
