@@ -58,7 +58,7 @@ class DistillationModule(pl.LightningModule):
         self.val_loss, self.val_accuracy = MeanMetric(), MeanMetric()
 
     def prepare(self, batch: Batch) -> None:
-        """Show the terms one batch before training: projectors get their widths, shapes that cannot match are refused."""
+        """Show the terms one batch before training: projectors get their widths, impossible shapes are refused."""
         was_training = self.student.training
         self.student.eval()
         with torch.no_grad():
@@ -85,13 +85,15 @@ class DistillationModule(pl.LightningModule):
         for piece in self._pieces(batch):
             for name, value in self._backward(piece, total_rows).items():
                 report[name] = report[name] + value if name in report else value
-        self._update(report)
+        self._update()
+        self.log("train/loss", report.pop("train/loss"), prog_bar=True, sync_dist=True, reduce_fx="sum")
         self.log_dict(report, sync_dist=True, reduce_fx="sum")
         return {"rows": rows["scored"], "tokens": rows["positions"]}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         for piece in self._pieces(batch):
             logits_NC = forward(self.student, piece, self.task, Needs(logits=True)).logits
+            assert logits_NC is not None
             labels_N = self.task.row_labels(piece)
             labelled = labels_N != IGNORE
             logits_NC, labels_N = logits_NC[labelled].float(), labels_N[labelled]
@@ -120,7 +122,7 @@ class DistillationModule(pl.LightningModule):
         report |= {f"train/term/{name}": value for name, value in terms.items()}
         return report | {f"train/{name}": value for name, value in diagnose(step, total_rows).items()}
 
-    def _update(self, report: dict[str, Tensor]) -> None:
+    def _update(self) -> None:
         optimizer, schedule = self.optimizers(), self.lr_schedulers()
         assert isinstance(schedule, LRScheduler)
         norm = clip_grad_norm_(self.parameters(), self.clip_norm or float("inf"))
@@ -128,4 +130,4 @@ class DistillationModule(pl.LightningModule):
         self.log("train/lr", optimizer.param_groups[0]["lr"])  # type: ignore[union-attr]
         optimizer.step()  # type: ignore[union-attr]
         optimizer.zero_grad()  # type: ignore[union-attr]
-        schedule.step()
+        schedule.step()  # type: ignore[call-arg]

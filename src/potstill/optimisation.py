@@ -13,7 +13,7 @@ _SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": 
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """The trainable parameters in two groups: matrices and embeddings decay, norms and biases (one dimension) do not."""
+    """The trainable parameters in two groups: matrices and embeddings decay, norms and biases do not."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     decayed = [parameter for parameter in trainable if parameter.dim() > 1]
     kept = [parameter for parameter in trainable if parameter.dim() <= 1]

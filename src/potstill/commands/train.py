@@ -30,7 +30,7 @@ from potstill.tracking.secrets import redact
 
 log = logging.getLogger(__name__)
 
-# Lightning announces absent accelerators and its own products at level INFO, and trips over a deprecation in torch 2.13.
+# Lightning announces absent accelerators and its own products at INFO, and trips over a deprecation in torch 2.13.
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", message="`isinstance.treespec, LeafSpec.` is deprecated", category=FutureWarning)
 

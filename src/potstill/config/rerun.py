@@ -27,8 +27,10 @@ def read_config(run: Path, key: str = "run") -> TrainConfig:
 def overrides_of(run: Path) -> list[str]:
     """The overrides that `run` was started with, its name and directory left out; warns where they mean less now."""
     config = read_config(run, "--from")
-    overrides = [text for text in OmegaConf.load(run / "overrides.yaml") if not text.startswith("run.")]
-    now = typed(composed("train", [*overrides, "hydra.job.num=0"]), TrainConfig)
+    given = OmegaConf.to_container(OmegaConf.load(run / "overrides.yaml"))
+    assert isinstance(given, list)
+    overrides = [str(text) for text in given if not str(text).startswith("run.")]
+    now = typed(composed("train", overrides), TrainConfig)
     changed = sorted(differences(config, now))
     if changed:
         log.warning("The config files have changed since %s. Not as they were: %s", run, ", ".join(changed))
