@@ -12,6 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 import rich
 from pytorch_lightning.callbacks import Callback, ProgressBar, RichProgressBar
+from pytorch_lightning.trainer.states import TrainerFn
 from typing_extensions import override
 
 from potstill.data.batch import Batch
@@ -55,7 +56,7 @@ class ProgressLines(ProgressBar):
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not trainer.sanity_checking:
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
             metrics = sorted(trainer.callback_metrics.items())
             self._say(trainer, {name: float(value) for name, value in metrics if name.startswith("val/")})
 
