@@ -113,7 +113,7 @@ def _done(stage: Stage, record: dict[str, Any] | None) -> dict[str, Any]:
 def _start(stage: Stage) -> None:
     command = importlib.import_module(f"potstill.commands.{stage.command}")
     if stage.command == "train":
-        command.train(typed(stage.config, SCHEMAS["train"]), stage.directory, stage.overrides)
+        command.train(typed(stage.config, SCHEMAS["train"]), stage.overrides)
     else:
         command.main(stage.config)
 

@@ -37,14 +37,15 @@ warnings.filterwarnings("ignore", message="`isinstance.treespec, LeafSpec.` is d
 
 def main(config: DictConfig) -> float:
     job = HydraConfig.get()
-    return train(typed(config, TrainConfig), Path(job.runtime.output_dir), list(job.overrides.task))
+    config.run.dir = job.runtime.output_dir  # of a multirun's job: a directory of its own, also for what refers to it
+    return train(typed(config, TrainConfig), list(job.overrides.task))
 
 
-def train(config: TrainConfig, run_dir: Path, overrides: Sequence[str]) -> float:
-    """Train one student into `run_dir`. Returns the validation loss of the weights that are kept, in nats per row."""
+def train(config: TrainConfig, overrides: Sequence[str]) -> float:
+    """Train one student into `config.run.dir`. Returns the validation loss of the weights that are kept, in nats per row."""
     validate(config)
+    run_dir = Path(config.run.dir)
     refuse_used(run_dir)
-    config.run.dir = str(run_dir)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     objective = assemble_objective(config)
     source = assemble_source(config, labelled_only=objective.labelled_only)
