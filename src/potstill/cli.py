@@ -79,7 +79,7 @@ def _expand(overrides: list[str]) -> list[str]:
         if at + 1 == len(overrides):
             raise UserError("--from", "", "names no run.", "Give the run's directory: --from runs/...")
         overrides[at : at + 2] = overrides_of(Path(overrides[at + 1]))
-    return overrides
+    return sorted(overrides, key=lambda text: text not in ("-m", "--multirun"))  # Hydra wants it first
 
 
 def _launch(command: str, overrides: list[str]) -> None:
