@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 CONFIDENCE = 0.95
-MAX_ELEMENTS_PER_DRAW = 2**21  # of the index table held at once: bounds memory, moves no result
+MAX_ELEMENTS_PER_DRAW = 2**21  # of the index table held at once, 8 bytes each
 
 
 @dataclass(frozen=True)
