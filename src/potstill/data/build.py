@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from transformers import PreTrainedTokenizerBase
 
 from potstill.data.columns import check_columns, tidy
@@ -20,7 +19,7 @@ from potstill.errors import UserError
 
 def build_data(
     config: Any,
-    source_splits: Mapping[str, Dataset],
+    source_splits: DatasetDict,
     *,
     tokenizer: PreTrainedTokenizerBase | None,
     label_names: list[str] | None,
@@ -56,7 +55,7 @@ def build_data(
     )
 
 
-def own_tokenizer(source_splits: Mapping[str, Dataset]) -> PreTrainedTokenizerBase | None:
+def own_tokenizer(source_splits: DatasetDict) -> PreTrainedTokenizerBase | None:
     """The tokenizer that the source brings with it, or None."""
     return getattr(source_splits, "tokenizer", None)
 
@@ -72,11 +71,9 @@ def make_encoder(config: Any, tokenizer: PreTrainedTokenizerBase | None) -> Enco
     return encoder(tokenizer, config.max_length)
 
 
-def _prepare(
-    config: Any, source_splits: Mapping[str, Dataset], label_names: list[str] | None, seed: int
-) -> dict[str, Dataset]:
+def _prepare(config: Any, source_splits: DatasetDict, label_names: list[str] | None, seed: int) -> dict[str, Dataset]:
     check_columns(config, source_splits)
-    tables = {split: tidy(table, config, split, label_names) for split, table in source_splits.items()}
+    tables = {str(split): tidy(table, config, str(split), label_names) for split, table in source_splits.items()}
     tables = complete(tables, config.validation_fraction, config.test_fraction)
     if config.labels_per_class is not None:
         names = _classes(config, label_names)

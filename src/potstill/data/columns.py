@@ -25,7 +25,7 @@ def slice_column(name: str) -> str:
     return f"slice:{name}"
 
 
-def check_columns(config: Any, splits: Mapping[str, Dataset]) -> None:
+def check_columns(config: Any, splits: Mapping[Any, Dataset]) -> None:
     """Raises UserError where a column the config names is not in every split, or a split set is empty."""
     columns = input_columns(config) | ({"label": config.columns.label} if config.columns.label else {})
     for split, table in splits.items():

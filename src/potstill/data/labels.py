@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 
 from potstill.data.batch import IGNORE
 from potstill.data.columns import check_columns, spell
@@ -16,7 +15,7 @@ from potstill.errors import UserError
 logger = logging.getLogger(__name__)
 
 
-def label_names(config: Any, splits: Mapping[str, Dataset]) -> list[str] | None:
+def label_names(config: Any, splits: DatasetDict) -> list[str] | None:
     """The classes in the order of the model's outputs; None for a language model.
 
     config: the attributes of `schema.DataConfig`. `label_names` there, else every label that occurs in any split,
@@ -51,7 +50,7 @@ def keep_labels_per_class(table: Dataset, num_labels: int, seed: int, names: lis
     return table.remove_columns("label").add_column("label", labels)  # type: ignore[call-arg]
 
 
-def _occurring(config: Any, splits: Mapping[str, Dataset]) -> list[str]:
+def _occurring(config: Any, splits: DatasetDict) -> list[str]:
     column = config.columns.label
     if column is None:
         fix = "Name the column (data.columns.label=...), or the classes (data.label_names=[...])."

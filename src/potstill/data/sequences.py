@@ -83,8 +83,8 @@ def conversations(tokenizer: PreTrainedTokenizerBase, all_messages: Sequence[Mes
 
 def _tokenise(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, scored: bool, special: bool
-) -> list[tuple[Tokens, list[int]]]:
-    """Each text's tokens, and where in the text each begins, in characters."""
+) -> list[tuple[Tokens, list[tuple[int, int]]]]:
+    """Each text's tokens, and from where to where in the text each reaches, in characters."""
     encoded: Any = tokenizer(list(texts), add_special_tokens=special, return_offsets_mapping=True, verbose=False)
     specials, sequences = set(tokenizer.all_special_ids), []
     for text, ids, offsets in zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
@@ -92,7 +92,7 @@ def _tokenise(
         for token, (_, end) in zip(ids, offsets, strict=True):
             num_bytes.append(0 if token in specials else len(text[position:end].encode()))
             position = max(position, end)
-        sequences.append((Tokens(ids, [scored] * len(ids), num_bytes), [start for start, _ in offsets]))
+        sequences.append((Tokens(ids, [scored] * len(ids), num_bytes), offsets))
     return sequences
 
 
@@ -110,12 +110,13 @@ def _beginning(tokenizer: PreTrainedTokenizerBase) -> Any:
 
 def _conversation(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> Tokens:
     text = _render(tokenizer, messages)
-    ((tokens, starts),) = _tokenise(tokenizer, [text], scored=False, special=False)
+    ((tokens, offsets),) = _tokenise(tokenizer, [text], scored=False, special=False)
     if GENERATION_BLOCK.search(str(tokenizer.chat_template)):
         scored = _by_template(tokenizer, messages)
     else:
         turns = _turns(tokenizer, messages, text)
-        scored = [any(first <= start < last for first, last in turns) for start in starts]
+        # a token that reaches into a turn counts as the turn's, as it does where templates mark their blocks
+        scored = [any(end > first and start < last for first, last in turns) for start, end in offsets]
     return Tokens(tokens.ids, scored, tokens.num_bytes)
 
 

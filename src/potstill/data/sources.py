@@ -12,6 +12,7 @@ from datasets.exceptions import DatasetGenerationError
 
 from potstill.data.quiet import quiet
 from potstill.data.splits import SPLITS
+from potstill.data.tokenizers import cache_directory
 from potstill.errors import UserError, nearest_hint
 
 logger = logging.getLogger(__name__)
@@ -68,13 +69,21 @@ def _read(split: str, path: Path, format: str | None) -> Dataset:
     key, file = f"data.source.{split}", path.expanduser().absolute()
     if not file.is_file():
         raise UserError(key, path, f"no such file: {file}", _siblings(file))
+    if not file.stat().st_size:
+        raise UserError(key, path, f"the file is empty: {file}", "Give it examples, or leave the split out.")
     options: dict[str, Any] = {"sep": "\t"} if file.suffix == ".tsv" else {}
     reader = format or FORMATS.get(file.suffix, "")
     if reader not in FORMATS.values():
         problem = f"is not a format potstill reads ({file.name})."
         raise UserError("data.source.format", reader or file.suffix, problem, nearest_hint(reader, FORMATS.values()))
     try:
-        return datasets.load_dataset(reader, data_files={split: str(file)}, split=split, **options)
+        return datasets.load_dataset(
+            reader,
+            data_files={split: str(file)},
+            split=split,
+            cache_dir=str(cache_directory() / "datasets"),
+            **options,
+        )
     except (DatasetGenerationError, ValueError) as error:
         problem = f"cannot be read as {reader}: {error.__cause__ or error}"
         raise UserError(key, path, problem, "Check the file, or say what it is: data.source.format=...") from error
