@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Mapping, Set
 from typing import Any
 
+from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 
 from potstill.errors import UserError, nearest_hint
@@ -24,7 +25,10 @@ def build(node: Mapping[str, Any], key: str, **arguments: Any) -> Any:
     target = locate(node, key)
     given = {name: value for name, value in node.items() if not name.startswith("_")}
     check_arguments(target, given, key, supplied=set(arguments))
-    return instantiate(dict(node), **arguments, _convert_="all")
+    try:
+        return instantiate(dict(node), **arguments, _convert_="all")
+    except InstantiationException as error:
+        raise error.__cause__ or error from None  # what the target itself says, without Hydra's wrapping
 
 
 def locate(node: Mapping[str, Any], key: str) -> Any:
