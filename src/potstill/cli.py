@@ -8,18 +8,19 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from potstill import __version__
-from potstill.config.compose import explain
+from potstill.config.compose import refused
+from potstill.config.explain import REFUSALS
 from potstill.config.paths import CONF, groups
 from potstill.config.rerun import overrides_of
 from potstill.errors import UserError, nearest_hint
@@ -66,8 +67,7 @@ def _dispatch(given: list[str]) -> int:
     if "-h" in overrides or "--help" in overrides:
         print(help_text(command))
         return DONE
-    _launch(command, _expand(overrides))
-    return DONE
+    return _launch(command, _expand(overrides))
 
 
 def _expand(overrides: list[str]) -> list[str]:
@@ -79,43 +79,71 @@ def _expand(overrides: list[str]) -> list[str]:
         if at + 1 == len(overrides):
             raise UserError("--from", "", "names no run.", "Give the run's directory: --from runs/...")
         overrides[at : at + 2] = overrides_of(Path(overrides[at + 1]))
+    for flag in [text.partition("=")[0] for text in overrides if text.startswith("-")]:
+        if flag not in HYDRA_FLAGS:
+            raise UserError("flag", flag, "is no flag.", f"{nearest_hint(flag, HYDRA_FLAGS)} See potstill --help")
     return sorted(overrides, key=lambda text: text not in ("-m", "--multirun"))  # Hydra wants it first
 
 
-def _launch(command: str, overrides: list[str]) -> None:
+def _launch(command: str, overrides: list[str]) -> int:
     """Hand over to Hydra; whatever it refuses before a job starts is the user's to mend."""
     if command == "inspect" and "--cfg" not in overrides:
         importlib.import_module("potstill.commands.inspect").inspect(overrides)
-        return
-    job = _Job("train" if command == "inspect" else command)
+        return DONE
+    jobs = _Jobs("train" if command == "inspect" else command)
     sys.argv = ["potstill", *overrides]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand exceptions over as they are
-    decorate = hydra.main(version_base="1.3", config_path=str(CONF), config_name=job.command)
+    decorate = hydra.main(version_base="1.3", config_path=str(CONF), config_name=jobs.command)
     try:
-        decorate(job.task())()
-    except (HydraException, OmegaConfBaseException, ValueError, AssertionError) as error:
-        if job.started or isinstance(error, UserError):
+        decorate(jobs.run)()
+    except REFUSALS as error:
+        if not jobs.num_started:
+            raise refused(error, jobs.command, [text for text in overrides if not text.startswith("-")]) from error
+        if not jobs.errors:
             raise
-        raise explain(error, job.command, [given for given in overrides if not given.startswith("-")]) from error
+    except Exception:
+        if not jobs.errors:
+            raise
+    return jobs.outcome()
 
 
-class _Job:
+class _Jobs:
     """What Hydra calls, once a run or once per job of a multirun. Imports late: `--help` must not load torch."""
 
     def __init__(self, command: str) -> None:
-        self.command = command
-        self.started = False
+        self.command, self.is_multirun = command, False
+        self.num_started = 0
+        self.errors: list[Exception] = []
 
-    def task(self) -> Callable[[DictConfig], Any]:
-        def task(config: DictConfig) -> Any:
-            self.started = True
-            try:
-                return importlib.import_module(f"potstill.commands.{self.command}").main(config)
-            except UserError:
+    def run(self, config: DictConfig) -> Any:
+        self.num_started += 1
+        self.is_multirun = HydraConfig.get().mode == RunMode.MULTIRUN
+        try:
+            return importlib.import_module(f"potstill.commands.{self.command}").main(config)
+        except Exception as error:
+            self.errors.append(error)
+            if isinstance(error, UserError):
                 _remove_empty(Path(HydraConfig.get().runtime.output_dir))
-                raise
+            if not self.is_multirun:
+                return None  # `outcome` raises it, without what Hydra would say to it
+            self._report(error)
+            raise  # a sweeper should see that the job failed; the others still run
 
-        return task
+    def outcome(self) -> int:
+        """Raises the error of a single run; the exit code of a multirun, whose errors have been shown."""
+        if not self.errors:
+            return DONE
+        if not self.is_multirun:
+            raise self.errors[0]
+        print(f"{len(self.errors)} of {self.num_started} jobs failed, see above.", file=sys.stderr)
+        return BAD_INPUT if all(isinstance(error, UserError) for error in self.errors) else FAILED
+
+    def _report(self, error: Exception) -> None:
+        print(f"\nJob {self.num_started - 1} ({' '.join(HydraConfig.get().overrides.task)}) failed:", file=sys.stderr)
+        if isinstance(error, UserError):
+            _report(error)
+        else:
+            traceback.print_exception(error)
 
 
 def _remove_empty(directory: Path) -> None:
@@ -133,13 +161,12 @@ def _report(error: UserError) -> None:
 def _complete(given: list[str]) -> int:
     """Shell completion: the command first, then Hydra's own for its overrides."""
     words = os.environ.get("COMP_LINE", "").split(" ")
-    if len(words) == 2 and "query" in given[-1]:
-        print(" ".join(command for command in COMMANDS if command.startswith(words[1])))
+    if len(words) <= 2 and "query" in given[-1]:
+        print(" ".join(command for command in COMMANDS if command.startswith(words[-1])))
         return DONE
     command = words[1] if len(words) > 1 and words[1] in ("evaluate", "run") else "train"
     os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
-    _launch(command, given)
-    return DONE
+    return _launch(command, given)
 
 
 def help_text(command: str | None = None) -> str:
@@ -157,6 +184,12 @@ def help_text(command: str | None = None) -> str:
     lines += ["", "Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted."]
     return "\n".join(lines)
 
+
+# Flags that are handed on. Of them, FLAGS lists what is of use here.
+HYDRA_FLAGS = (
+    *("-m", "--multirun", "-c", "--cfg", "--resolve", "-p", "--package", "-cd", "--config-dir", "-i", "--info"),
+    *("-sc", "--shell-completion", "--shell_completion"),
+)
 
 FLAGS = {
     "-m, --multirun": "one job for every combination: -m loss.term.kd.temperature=1,2,4",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+_MAX_PATH_LENGTH = 1000  # longer texts are none
 _SOURCE = Path(__file__).resolve().parent
 
 
@@ -18,18 +20,23 @@ def fingerprint(config: dict[str, Any], own: Path) -> str:
     own: the command's own directory; paths inside it are outcome, not input. A recipe's directory, which holds it, may
         be moved.
     """
-    texts = [text for text in _texts(config) if not _inside(text, own)]
-    paths = sorted({text for text in texts if text not in (".", "..") and Path(text).exists()})
+    paths = sorted({path for path in _paths(config) if not _inside(path, own) and Path(path).exists()})
     content = {path: _content_hash(Path(path)) for path in paths}
     text = json.dumps([config, content, _source_hash()], sort_keys=True, default=str)
     return hashlib.sha256(text.replace(str(own.parent), "").encode()).hexdigest()
 
 
-def _texts(node: Any) -> Iterator[str]:
-    if isinstance(node, dict | list):
-        for inner in node.values() if isinstance(node, dict) else node:
-            yield from _texts(inner)
-    elif isinstance(node, str) and node and len(node) < 1000:
+def _paths(node: Any) -> Iterator[str]:
+    """Every text in `node` that could be a path. Beside a key `root`, relative paths begin there."""
+    if isinstance(node, dict):
+        root = str(node.get("root") or ".")
+        for name, inner in node.items():
+            texts = _paths(inner) if name != "root" else ()
+            yield from (os.path.join(root, text) for text in texts)
+    elif isinstance(node, list):
+        for inner in node:
+            yield from _paths(inner)
+    elif isinstance(node, str) and node not in ("", ".", "..") and len(node) < _MAX_PATH_LENGTH:
         yield node
 
 

@@ -31,12 +31,12 @@ def inspect(overrides: Sequence[str], console: Console | None = None) -> None:
     student = load_student(config.student, source.task, **labels, teacher=teacher)
     for who, model in (("teacher", teacher), ("student", student)):
         if model is not None:
-            console.print(_modules(who, model))
+            console.print(_modules(who, model), crop=False)
     console.print("The whole config: potstill inspect --cfg", highlight=False)
 
 
 def _groups() -> Table:
-    table = Table("group", "options", title="Config groups", title_justify="left")
+    table = Table("group", "options", title="Config groups", title_justify="left", box=None)
     for group, options in groups().items():
         table.add_row(group, ", ".join(options))
     return table
@@ -44,8 +44,9 @@ def _groups() -> Table:
 
 def _modules(who: str, model: PreTrainedModel) -> Table:
     title = f"{who}: {type(model).__name__}, {model.num_parameters():,} parameters"
-    table = Table("module path (for taps)", "class", "parameters", title=title, title_justify="left")
-    table.columns[2].justify = "right"
+    table = Table("parameters", "class", "module path (for taps)", title=title, title_justify="left", box=None)
+    table.columns[0].justify = "right"
+    table.columns[2].no_wrap, table.columns[2].overflow = True, "ignore"  # a path cut short is no path
     for path, kind, num_parameters in module_table(model):
-        table.add_row(escape(path), kind, f"{num_parameters:,}")
+        table.add_row(f"{num_parameters:,}", kind, escape(path))
     return table

@@ -106,6 +106,7 @@ def _done(stage: Stage, record: dict[str, Any] | None) -> dict[str, Any]:
         return record
     log.info("\nStage '%s': potstill %s %s", stage.name, stage.command, shlex.join(stage.overrides))
     _set_aside(stage.directory)
+    _set_aside(stage.output)
     _start(stage)
     return {"command": stage.command, "fingerprint": now, "output": str(stage.output)}
 
@@ -118,11 +119,11 @@ def _start(stage: Stage) -> None:
         command.main(stage.config)
 
 
-def _set_aside(directory: Path) -> None:
+def _set_aside(path: Path) -> None:
     """What an earlier start left, finished under another fingerprint or broken off, is kept under another name."""
-    if directory.exists():
-        kept = directory.with_name(f"{directory.name}.{datetime.now():%Y-%m-%d_%H-%M-%S}")
-        directory.rename(kept)
+    if path.exists():
+        kept = path.with_name(f"{path.stem}.{datetime.now():%Y-%m-%d_%H-%M-%S}{path.suffix}")
+        path.rename(kept)
         log.info("Earlier output of this stage, made from something else or unfinished, is kept as %s", kept)
 
 

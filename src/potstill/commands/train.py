@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,10 +16,12 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 
 from potstill.commands.assemble import assemble_models, assemble_objective, assemble_source, make_module
+from potstill.commands.check import check_parts
 from potstill.config.build import build
 from potstill.config.compose import typed
 from potstill.config.schema import TrainConfig
 from potstill.config.validate import validate
+from potstill.data.module import DataModule
 from potstill.errors import UserError
 from potstill.models.export import export
 from potstill.module import DistillationModule
@@ -42,10 +45,11 @@ def main(config: DictConfig) -> float:
 
 
 def train(config: TrainConfig, overrides: Sequence[str]) -> float:
-    """Train one student into `config.run.dir`. Returns the validation loss of the weights that are kept, in nats per row."""
+    """Train one student into `config.run.dir`. Returns the kept weights' validation loss, in nats per row."""
     validate(config)
     run_dir = Path(config.run.dir)
     refuse_used(run_dir)
+    check_parts(config)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     objective = assemble_objective(config)
     source = assemble_source(config, labelled_only=objective.labelled_only)
@@ -57,15 +61,15 @@ def train(config: TrainConfig, overrides: Sequence[str]) -> float:
         fingerprints={"data": source.data.fingerprint},
         parents=[config.teacher.path] if models.teacher and config.teacher.path else [],
     )
-    write_text(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(redact(asdict(config)))))
-    write_text(run_dir / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(redact(list(overrides)))))
-    write_json(run_dir / "manifest.json", facts)
     loggers, status = make_loggers(config, run_dir), "failed"
     try:
+        write_text(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(redact(asdict(config)))))
+        write_text(run_dir / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(redact(list(overrides)))))
+        write_json(run_dir / "manifest.json", facts)
         record.log_config(loggers, asdict(config))
         record.log_manifest(loggers, facts)
         trainer = make_trainer(config, loggers)
-        fit(trainer, module, source.data)
+        facts["training"] = fit(trainer, module, source.data)
         export(module.student, best_path(trainer), source.tokenizer, run_dir / "student")
         summary = {
             name: float(value) for name, value in trainer.validate(module, source.data, verbose=False)[0].items()
@@ -119,8 +123,9 @@ def make_trainer(config: TrainConfig, loggers: list[Logger]) -> pl.Trainer:
     )
 
 
-def fit(trainer: pl.Trainer, module: DistillationModule, data: pl.LightningDataModule) -> None:
-    """Train; Ctrl-C leaves as KeyboardInterrupt, which Lightning would turn into exit code 1."""
+def fit(trainer: pl.Trainer, module: DistillationModule, data: DataModule) -> dict[str, float]:
+    """Train; returns what it took. Ctrl-C leaves as KeyboardInterrupt, which Lightning would turn into exit code 1."""
+    start = time.perf_counter()
     try:
         trainer.fit(module, data)
     except SystemExit as error:
@@ -128,3 +133,5 @@ def fit(trainer: pl.Trainer, module: DistillationModule, data: pl.LightningDataM
             signal.signal(signal.SIGINT, signal.default_int_handler)
             raise KeyboardInterrupt from error
         raise
+    seconds, epochs = time.perf_counter() - start, trainer.global_step / data.batches_per_epoch
+    return {"steps": trainer.global_step, "epochs": epochs, "seconds": seconds, "seconds_per_epoch": seconds / epochs}

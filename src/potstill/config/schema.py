@@ -34,6 +34,7 @@ class ModelConfig:
 
 @dataclass
 class TeacherConfig(ModelConfig):
+    path: str | None = MISSING  # null, for no teacher, has to be said: teacher=none
     remember: bool = (
         False  # keep each example's logits in memory, so that the teacher is paid for once, not once an epoch
     )
