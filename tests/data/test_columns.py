@@ -48,6 +48,13 @@ def test_a_null_input_is_refused_with_the_example_it_stands_in() -> None:
         tidy(table, config(slices=[]), "train", ["x", "y"])
 
 
+def test_a_column_of_numbers_is_not_taken_for_text() -> None:
+    table = Dataset.from_dict({"text": [1, 2], "intent": ["x", "y"]})
+    with pytest.raises(UserError, match="holds int, not text") as error:
+        tidy(table, config(slices=[]), "train", ["x", "y"])
+    assert error.value.key == "data.columns.text"
+
+
 def test_slices_are_text_whatever_they_were() -> None:
     kind = ClassLabel(names=["short", "long"])
     features = Features({"text": Value("string"), "kind": kind, "year": Value("float64")})
@@ -67,6 +74,7 @@ def test_the_label_may_be_a_slice_and_columns_may_bear_our_names() -> None:
 
 
 def test_content_is_of_the_inputs_alone() -> None:
-    """Else one text under two labels could stand in train and in test."""
+    """Else one text under two labels, or in two splits of the source, could stand in train and in test."""
     table = Dataset.from_dict({"text": ["a", "a"], "intent": ["x", "y"], "domain": ["d", "e"]})
-    assert len(set(tidy(table, config(), "train", ["x", "y"])["content"])) == 1
+    tidied = [tidy(table, config(), split, ["x", "y"]) for split in ("train", "validation")]
+    assert len({content for table in tidied for content in table["content"]}) == 1

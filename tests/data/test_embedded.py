@@ -69,6 +69,12 @@ def test_the_same_python_gives_the_same_corpus_and_the_fingerprint_knows_which_p
     assert build(again, data, tokenizer=own_tokenizer(corpus)).fingerprint != built.fingerprint
 
 
+def test_the_order_in_which_a_file_system_lists_files_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, listed = list(_library_files(200_000)), Path.rglob
+    monkeypatch.setattr(Path, "rglob", lambda self, pattern: reversed(list(listed(self, pattern))))
+    assert list(_library_files(200_000)) == before
+
+
 def test_a_python_without_its_source_is_told_apart_from_a_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sysconfig.get_path", lambda _: str(tmp_path))
     with pytest.raises(UserError) as error:

@@ -67,6 +67,13 @@ def test_the_users_progress_bars_come_back(tmp_path: Path) -> None:
     assert is_progress_bar_enabled() == before
 
 
+def test_what_is_read_is_kept_in_our_own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    queries(2).to_json(str(tmp_path / "train.jsonl"))
+    (kept,) = files("train.jsonl", root=str(tmp_path))["train"].cache_files
+    assert Path(kept["filename"]).is_relative_to(tmp_path / "cache" / "potstill")
+
+
 def test_the_hubs_names_of_splits_can_be_mapped(tmp_path: Path) -> None:
     for split, number in (("train", 4), ("test", 2)):
         queries(number).to_json(str(tmp_path / f"{split}.jsonl"))

@@ -30,6 +30,10 @@ class Batch:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def empty(self) -> Batch:
+        """None of the examples, in their shapes."""
+        return Batch({name: value[:0] for name, value in self.inputs.items()}, self.labels[:0], ())
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         inputs = {name: value.to(device, non_blocking=non_blocking) for name, value in self.inputs.items()}
         return Batch(inputs, self.labels.to(device, non_blocking=non_blocking), self.keys)

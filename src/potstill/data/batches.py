@@ -75,5 +75,4 @@ class BatchView(TorchDataset[Batch]):
     def __getitem__(self, indices: list[int]) -> Batch:
         if indices:
             return self.encoder.collate(self.table.__getitems__(indices))
-        batch = self[[0]]  # an empty batch has the shapes of a real one
-        return Batch({name: value[:0] for name, value in batch.inputs.items()}, batch.labels[:0], ())
+        return self[[0]].empty()

@@ -18,6 +18,7 @@ REQUIRED = {  # alternatives per task: exactly one must be given
     "causal_lm": [("text",), ("prompt", "completion"), ("messages",)],
 }
 OPTIONAL = {"text_classification": ("text_pair",)}
+STRINGS = ("text", "text_pair", "prompt", "completion")
 
 
 def slice_column(name: str) -> str:
@@ -26,7 +27,7 @@ def slice_column(name: str) -> str:
 
 
 def check_columns(config: Any, splits: Mapping[Any, Dataset]) -> None:
-    """Raises UserError where a column the config names is not in every split, or a split set is empty."""
+    """Raises UserError where a column the config names is not in every split, or a split is empty."""
     columns = input_columns(config) | ({"label": config.columns.label} if config.columns.label else {})
     for split, table in splits.items():
         if not len(table):
@@ -57,7 +58,7 @@ def tidy(table: Dataset, config: Any, split: str, label_names: list[str] | None)
     """The table under our names: the inputs, `label` as class number, `slice:NAME` as text, and `content`.
 
     label: `IGNORE` where there is none. content: hash of the inputs alone, so that one text under two labels is one
-    content. Raises UserError for an input that is null and for a label that is not among the names.
+    content. Raises UserError for an input that is null or no text, and for a label that is not among the names.
     """
     columns = input_columns(config)
     features = Features({"content": Value("string"), "label": Value("int64")})
@@ -104,15 +105,23 @@ def _facts(
     slices: dict[str, Any],
 ) -> dict[str, list[Any]]:
     for name, column in columns.items():
-        if None in rows[column]:
-            problem = f"is null in example {indices[rows[column].index(None)]} of the {split} split."
-            raise UserError(f"data.columns.{name}", column, problem, "Leave such examples out of the source.")
+        _check_values(name, column, rows[column], indices, split)
     inputs = zip(*(rows[column] for column in columns.values()), strict=True)
     facts: dict[str, list[Any]] = {"content": [content_hash(*columns, *values) for values in inputs]}
     facts["label"] = _label_ids(rows, label) if label else [IGNORE] * len(indices)
     for name, feature in slices.items():
         facts[slice_column(name)] = [spell(value, feature) or "(none)" for value in rows[name]]
     return facts
+
+
+def _check_values(name: str, column: str, values: list[Any], indices: list[int], split: str) -> None:
+    for index, value in zip(indices, values, strict=True):
+        if value is None:
+            problem = f"is null in example {index} of the {split} split."
+            raise UserError(f"data.columns.{name}", column, problem, "Leave such examples out of the source.")
+        if name in STRINGS and not isinstance(value, str):
+            problem = f"holds {type(value).__name__}, not text, in example {index} of the {split} split."
+            raise UserError(f"data.columns.{name}", column, problem, "Name the column that holds the text.")
 
 
 def _label_ids(rows: dict[str, list[Any]], label: tuple[str, Any, dict[str, int]]) -> list[int]:

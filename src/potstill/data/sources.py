@@ -68,9 +68,9 @@ def _rename(found: DatasetDict, splits: dict[str, str]) -> DatasetDict:
 def _read(split: str, path: Path, format: str | None) -> Dataset:
     key, file = f"data.source.{split}", path.expanduser().absolute()
     if not file.is_file():
-        raise UserError(key, path, f"no such file: {file}", _siblings(file))
+        raise UserError(key, str(path), f"no such file: {file}", _siblings(file))
     if not file.stat().st_size:
-        raise UserError(key, path, f"the file is empty: {file}", "Give it examples, or leave the split out.")
+        raise UserError(key, str(path), f"the file is empty: {file}", "Give it examples, or leave the split out.")
     options: dict[str, Any] = {"sep": "\t"} if file.suffix == ".tsv" else {}
     reader = format or FORMATS.get(file.suffix, "")
     if reader not in FORMATS.values():
@@ -86,10 +86,10 @@ def _read(split: str, path: Path, format: str | None) -> Dataset:
         )
     except (DatasetGenerationError, ValueError) as error:
         problem = f"cannot be read as {reader}: {error.__cause__ or error}"
-        raise UserError(key, path, problem, "Check the file, or say what it is: data.source.format=...") from error
+        raise UserError(key, str(path), problem, "Check the file, or say what it is: data.source.format=...") from error
 
 
 def _siblings(file: Path) -> str:
     if not file.parent.is_dir():
-        return f"Nor is there a directory {file.parent}; relative paths begin at {Path.cwd()}."
+        return f"Nor is there a directory {file.parent}. Set data.source.root; if relative, it begins at {Path.cwd()}"
     return nearest_hint(file.name, (other.name for other in file.parent.iterdir() if other.suffix in FORMATS))
