@@ -1,4 +1,4 @@
-"""The two questions a step asks of the other ranks."""
+"""The questions a step asks of the other ranks."""
 
 from __future__ import annotations
 
@@ -12,11 +12,21 @@ def world_size() -> int:
 
 def sum_over_ranks(counts: dict[str, int], device: torch.device) -> dict[str, int]:
     """Every count summed over all ranks, in one call."""
+    totals = _reduced(list(counts.values()), distributed.ReduceOp.SUM, device)
+    return dict(zip(counts, totals, strict=True))
+
+
+def max_over_ranks(count: int, device: torch.device) -> int:
+    """The largest count of any rank."""
+    return _reduced([count], distributed.ReduceOp.MAX, device)[0]
+
+
+def _reduced(counts: list[int], operation: distributed.ReduceOp.RedOpType, device: torch.device) -> list[int]:
     if not _is_running():
         return counts
-    totals = torch.tensor(list(counts.values()), device=device)
-    distributed.all_reduce(totals)
-    return dict(zip(counts, totals.tolist(), strict=True))
+    reduced = torch.tensor(counts, device=device)
+    distributed.all_reduce(reduced, operation)
+    return reduced.tolist()
 
 
 def _is_running() -> bool:

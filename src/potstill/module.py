@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytorch_lightning as pl
 import torch
@@ -18,11 +18,11 @@ from torchmetrics import MeanMetric
 from potstill.data.batch import IGNORE, Batch
 from potstill.data.microbatch import cut
 from potstill.diagnostics import diagnose
-from potstill.distributed import sum_over_ranks, world_size
+from potstill.distributed import max_over_ranks, sum_over_ranks, world_size
 from potstill.losses.response import cross_entropy
 from potstill.models.forward import forward
 from potstill.models.task import Task
-from potstill.objective import Objective, Step
+from potstill.objective import NonFiniteLossError, Objective, Step
 from potstill.optimisation import parameter_groups
 from potstill.signals.protocol import Needs, Signal, SignalSource
 
@@ -110,13 +110,25 @@ class DistillationModule(pl.LightningModule):
         if self.teacher:
             self.teacher.to(self.device)
 
-    def _pieces(self, batch: Batch) -> Iterator[Batch]:
-        yield from cut(batch, self.max_examples, self.max_tokens)
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:  # noqa: ARG002
+        """Here and not before: float16's loss scale is out of the gradients by now."""
+        self.log("train/grad_norm", clip_grad_norm_(self.parameters(), self.clip_norm or float("inf")))
+
+    def _pieces(self, batch: Batch) -> list[Batch]:
+        """Micro-batches, equally many on every rank: at each backward, the ranks wait for each other."""
+        pieces = cut(batch, self.max_examples, self.max_tokens)
+        return pieces + [batch.empty()] * (max_over_ranks(len(pieces), self.device) - len(pieces))
 
     def _backward(self, piece: Batch, total_rows: dict[str, int]) -> dict[str, Tensor]:
         """Add the piece's share of the gradient; return its share of everything logged."""
         step = self.step_of(piece)
-        loss, terms = self.objective(step, total_rows)
+        try:
+            loss, terms = self.objective(step, total_rows)
+        except NonFiniteLossError as error:
+            error.add_note(
+                f"After {self.global_step} optimizer steps, in the micro-batch of examples {_some(piece.keys)}"
+            )
+            raise
         self.manual_backward(loss * world_size())  # data-parallel strategies average gradients over ranks
         report = {"train/loss": loss.detach()}
         report |= {f"train/term/{name}": value for name, value in terms.items()}
@@ -125,9 +137,12 @@ class DistillationModule(pl.LightningModule):
     def _update(self) -> None:
         optimizer, schedule = self.optimizers(), self.lr_schedulers()
         assert isinstance(schedule, LRScheduler)
-        norm = clip_grad_norm_(self.parameters(), self.clip_norm or float("inf"))
-        self.log("train/grad_norm", norm)
         self.log("train/lr", optimizer.param_groups[0]["lr"])  # type: ignore[union-attr]
         optimizer.step()  # type: ignore[union-attr]
         optimizer.zero_grad()  # type: ignore[union-attr]
         schedule.step()  # type: ignore[call-arg]
+
+
+def _some(keys: tuple[str, ...], shown: int = 10) -> str:
+    rest = len(keys) - shown
+    return ", ".join(keys[:shown]) + (f" and {rest} more" if rest > 0 else "")
