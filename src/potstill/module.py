@@ -137,10 +137,11 @@ class DistillationModule(pl.LightningModule):
     def _update(self) -> None:
         optimizer, schedule = self.optimizers(), self.lr_schedulers()
         assert isinstance(schedule, LRScheduler)
-        self.log("train/lr", optimizer.param_groups[0]["lr"])  # type: ignore[union-attr]
+        rate = optimizer.param_groups[0]["lr"]  # type: ignore[union-attr]
         optimizer.step()  # type: ignore[union-attr]
         optimizer.zero_grad()  # type: ignore[union-attr]
         schedule.step()  # type: ignore[call-arg]
+        self.log("train/lr", rate)  # not before the step, whose hook logs too: Lightning drops what came before a hook
 
 
 def _some(keys: tuple[str, ...], shown: int = 10) -> str:

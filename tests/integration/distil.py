@@ -108,8 +108,11 @@ class Gradients(pl.Callback):
         self.steps.append({name: value.grad.clone() for name, value in named if value.grad is not None})
 
 
-def fit(module: pl.LightningModule, batches: list[Batch], *, epochs: int = 1, **options: Any) -> pl.Trainer:
-    """`module` trained by a real, silent trainer; validated on the first of `batches` where `options` ask for it."""
+def fit(module: pl.LightningModule, data: Any, *, epochs: int = 1, **options: Any) -> pl.Trainer:
+    """`module` trained by a real, silent trainer.
+
+    data: batches, on the first of which is validated where `options` ask for it; or a data module.
+    """
     defaults: dict[str, Any] = {
         "logger": False,
         "enable_checkpointing": False,
@@ -122,7 +125,10 @@ def fit(module: pl.LightningModule, batches: list[Batch], *, epochs: int = 1, **
         "use_distributed_sampler": False,
     }
     trainer = pl.Trainer(max_epochs=epochs, **{**defaults, **options})
-    trainer.fit(module, loader(batches), loader(batches[:1]))
+    if isinstance(data, list):
+        trainer.fit(module, loader(data), loader(data[:1]))
+    else:
+        trainer.fit(module, data)
     return trainer
 
 
