@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from potstill.config.build import build
-from potstill.config.schema import TrainConfig
+from potstill.config.schema import HardwareConfig, TrainConfig
 from potstill.data.build import build_data, own_tokenizer
 from potstill.data.labels import label_names
 from potstill.data.microbatch import cut
@@ -131,8 +133,20 @@ def _has_teacher(config: TrainConfig) -> bool:
     return bool(config.teacher.path or config.teacher.config)
 
 
+def refuse_batch_norm(student: nn.Module, hardware: HardwareConfig) -> None:
+    """Statistics of a micro-batch are not those of the batch: with them, gradients would depend on how it is cut."""
+    for option in ("micro_batch_examples", "micro_batch_tokens"):
+        limit = getattr(hardware, option)
+        for path, layer in student.named_modules():
+            if limit and layer.training and isinstance(layer, _BatchNorm):
+                problem = f"would change the gradient: the student's '{path}' normalises over what it sees at once."
+                fix = f"Set hardware.{option}=null, or choose a student without BatchNorm, such as vit_digits_tiny."
+                raise UserError(f"hardware.{option}", limit, problem, fix)
+
+
 def make_module(config: TrainConfig, source: Source, models: Models, objective: Objective) -> DistillationModule:
     """The module, its terms prepared on a few examples."""
+    refuse_batch_norm(models.student, config.hardware)
     optimizer = dict(config.optim.optimizer)
     weight_decay = optimizer.pop("weight_decay", 0.0)
     if config.hardware.compile:

@@ -25,6 +25,7 @@ from potstill.data.module import DataModule
 from potstill.errors import UserError
 from potstill.models.export import export
 from potstill.module import DistillationModule
+from potstill.objective import NonFiniteLossError
 from potstill.tracking import record
 from potstill.tracking.checkpoints import best_path, trainer_switches
 from potstill.tracking.logger import finish, with_metrics_file
@@ -77,12 +78,17 @@ def train(config: TrainConfig, overrides: Sequence[str]) -> float:
         record.log_summary(loggers, summary)
         record.log_student(loggers, run_dir / "student")
         status = "finished"
+    except NonFiniteLossError:
+        status = "diverged"
+        raise
     except KeyboardInterrupt:
         status = "interrupted"
         raise
     finally:
+        facts = closed(facts, status)
+        write_json(run_dir / "manifest.json", facts)
+        record.log_manifest(loggers, facts)
         finish(loggers, status)
-        write_json(run_dir / "manifest.json", closed(facts, status))
     log.info("Student: %s  (%s)", run_dir / "student", ", ".join(f"{k} {v:.4f}" for k, v in summary.items()))
     return summary["val/loss"]
 
@@ -119,7 +125,7 @@ def make_trainer(config: TrainConfig, loggers: list[Logger]) -> pl.Trainer:
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # the data module gives each rank its share of a global batch
         enable_model_summary=False,
-        **trainer_switches(callbacks),
+        **trainer_switches(callbacks),  # type: ignore[arg-type]
     )
 
 
