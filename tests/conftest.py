@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
+import sys
 import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -56,3 +60,65 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no folder of shared data at {folder}")
     return folder
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command left behind: exit code, standard output, standard error."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def potstill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Outcome]]:
+    """The command line in this process, in an empty directory: `potstill("train", "data=digits")`."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    from potstill.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # set by main: now it is put back afterwards, as sys.argv is
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+
+    def call(*arguments: object) -> Outcome:
+        capsys.readouterr()
+        try:
+            code = main([str(argument) for argument in arguments])
+        finally:
+            GlobalHydra.instance().clear()
+            for handler in [handler for handler in root.handlers if handler not in handlers]:
+                root.removeHandler(handler)
+                handler.close()
+            root.handlers[:], root.level = handlers, level
+        return Outcome(code, *capsys.readouterr())
+
+    yield call
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Writes a tiny classifier of text with its tokenizer, and returns the directory: `saved(labels=["yes", "no"])`."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
+
+    def save(labels: Sequence[str] = ("no", "yes"), words: Sequence[str] = ("eel", "cat"), **config: object) -> str:
+        directory = tmp_path_factory.mktemp("model")
+        vocabulary = {word: number for number, word in enumerate(("[PAD]", "[UNK]", *words))}
+        tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
+        fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]")
+        small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+        names = {"id2label": dict(enumerate(labels)), "label2id": {label: n for n, label in enumerate(labels)}}
+        options = {**small, "vocab_size": len(vocabulary), **names, **config}
+        model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model("bert", **options))
+        model.save_pretrained(directory)
+        fast.save_pretrained(directory)
+        return str(directory)
+
+    return save

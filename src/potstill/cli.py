@@ -44,8 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _dispatch(given)
     except UserError as error:
         if debug:
-            raise
-        _report(error)
+            traceback.print_exception(error)
+        else:
+            _report(error)
         return BAD_INPUT
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)

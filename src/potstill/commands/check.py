@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 from torch import nn
 
 from potstill.config.build import build, check_arguments, locate

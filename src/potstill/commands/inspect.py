@@ -46,6 +46,7 @@ def _modules(who: str, model: PreTrainedModel) -> Table:
     title = f"{who}: {type(model).__name__}, {model.num_parameters():,} parameters"
     table = Table("parameters", "class", "module path (for taps)", title=title, title_justify="left", box=None)
     table.columns[0].justify = "right"
+    table.columns[1].min_width = max(len(kind) for _, kind, _ in module_table(model))
     table.columns[2].no_wrap, table.columns[2].overflow = True, "ignore"  # a path cut short is no path
     for path, kind, num_parameters in module_table(model):
         table.add_row(f"{num_parameters:,}", kind, escape(path))

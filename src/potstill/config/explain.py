@@ -40,7 +40,11 @@ def explain(error: BaseException, command: str, overrides: Sequence[str], compos
         return UserError(key, value, "is no option of this group.", nearest_hint(value, groups()[key]))
     if isinstance(error.__cause__, OmegaConfBaseException):
         return explain_value(error.__cause__, compose(command, []), value=value)
-    return UserError(key, value, f"cannot be read: {_first_line(message)}", "Write key=value; quote blanks and commas.")
+    text = _first_line(message)
+    problem = _plain(text)
+    if problem == text:
+        return UserError(key, value, f"cannot be read: {text}", "Write key=value; quote blanks and commas.")
+    return UserError(key, value, problem, "Leave it out, or choose another option of its group.")
 
 
 def explain_value(
@@ -57,10 +61,7 @@ def explain_value(
         return UserError(
             key, value, "is no key of the config; it would have no effect.", nearest_key(key, _keys(known))
         )
-    for pattern, problem in _PROBLEMS.items():
-        if re.search(pattern, text):
-            text = problem
-    return UserError(key, value, text, _example(known, key))
+    return UserError(key, value, _plain(text), _example(known, key))
 
 
 def nearest_key(key: str, keys: Iterable[str]) -> str:
@@ -104,14 +105,21 @@ def _choose_term(name: str, terms: Sequence[str]) -> str:
 
 
 def _guilty(command: str, overrides: Sequence[str], compose: Compose) -> tuple[str, str]:
-    """Key and value of the override without which the others compose; all of them where there is none such."""
-    for given in overrides:
+    """Key and value of the override without which the others compose; all of them where there is none such.
+
+    A group's choice is the last to be suspected: without it, an option of what was chosen has no meaning either.
+    """
+    for given in sorted(overrides, key=lambda text: _key_of(text) in groups()):
         try:
             compose(command, [other for other in overrides if other != given])
         except REFUSALS:
             continue
         return _key_of(given), given.partition("=")[2]
     return "overrides", " ".join(overrides)
+
+
+def _plain(text: str) -> str:
+    return next((problem for pattern, problem in _PROBLEMS.items() if re.search(pattern, text)), text)
 
 
 def _example(known: DictConfig, key: str) -> str:

@@ -30,8 +30,9 @@ def overrides_of(run: Path) -> list[str]:
     given = OmegaConf.to_container(OmegaConf.load(run / "overrides.yaml"))
     assert isinstance(given, list)
     overrides = [str(text) for text in given if not str(text).startswith("run.")]
-    now = typed(composed("train", overrides), TrainConfig)
-    changed = sorted(differences(config, now))
+    now = composed("train", overrides)
+    now.run.dir = config.run.dir  # callbacks refer to it
+    changed = sorted(differences(config, typed(now, TrainConfig)))
     if changed:
         log.warning("The config files have changed since %s. Not as they were: %s", run, ", ".join(changed))
     return overrides
