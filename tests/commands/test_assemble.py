@@ -13,7 +13,7 @@ RESNET, VIT = (tiny_model(each, "image_classification") for each in ("resnet", "
 @pytest.mark.parametrize("option", ["micro_batch_examples", "micro_batch_tokens"])
 def test_batch_statistics_of_a_part_of_the_batch_are_refused(option: str) -> None:
     with pytest.raises(UserError, match="normalises over what it sees at once") as caught:
-        refuse_batch_norm(RESNET.train(), HardwareConfig(**{option: 8}))
+        refuse_batch_norm(RESNET.train(), HardwareConfig(**{option: 8}))  # type: ignore[arg-type]
     assert (caught.value.key, caught.value.value) == (f"hardware.{option}", 8)
     assert f"hardware.{option}=null" in caught.value.fix
 

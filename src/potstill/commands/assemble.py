@@ -124,9 +124,9 @@ def _tokenizer(config: TrainConfig, own: PreTrainedTokenizerBase | None) -> PreT
 
 def _check_taps(objective: Objective, student: PreTrainedModel, teacher: PreTrainedModel | None) -> None:
     for name, term in objective.terms.items():
-        check_taps(student, term.student_taps, f"loss.term.{name}.student_tap", who="student")
+        check_taps(student, term.student_taps, f"loss.term.{name}.student_tap", who="student")  # type: ignore[arg-type]
         if teacher is not None:
-            check_taps(teacher, term.teacher_taps, f"loss.term.{name}.teacher_tap", who="teacher")
+            check_taps(teacher, term.teacher_taps, f"loss.term.{name}.teacher_tap", who="teacher")  # type: ignore[arg-type]
 
 
 def _has_teacher(config: TrainConfig) -> bool:
