@@ -92,13 +92,18 @@ def assemble_models(config: TrainConfig, source: Source, objective: Objective) -
 
 def signal_source(config: TrainConfig, source: Source, teacher: PreTrainedModel) -> SignalSource:
     """The teacher as the module sees it, its columns in the order of the data's labels."""
-    if source.tokenizer is not None and config.teacher.path:
-        check_same_tokenizer(source.tokenizer, teacher_tokenizer(config))
+    check_tokenizers(config, source)
     order = None
     if source.label_names is not None:
         order = label_order(teacher.config, source.label_names, "teacher.path")
     live = LiveTeacher(teacher, source.task, order)
     return RememberedTeacher(live) if config.teacher.remember else live
+
+
+def check_tokenizers(config: TrainConfig, source: Source) -> None:
+    """UserError where the teacher would read other ids than the data was encoded with."""
+    if source.tokenizer is not None and config.teacher.path:
+        check_same_tokenizer(source.tokenizer, teacher_tokenizer(config))
 
 
 def teacher_tokenizer(config: TrainConfig) -> PreTrainedTokenizerBase:

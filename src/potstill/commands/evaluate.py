@@ -7,10 +7,11 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig
 from transformers import PreTrainedModel
 
-from potstill.commands.assemble import Source, assemble_source
+from potstill.commands.assemble import Source, assemble_source, check_tokenizers
 from potstill.config.build import build
 from potstill.config.compose import typed
 from potstill.config.rerun import read_config
@@ -47,15 +48,13 @@ def evaluate_runs(
 ) -> dict[str, Any]:
     """Evaluate on the test split of the student's run; write `output/evaluation.json`, print and log the tables."""
     config = read_config(student_run)
+    runs = {"run": student_run} | ({"baseline": baseline_run} if baseline_run else {})
+    for key, run in runs.items():
+        _refuse_unfinished(run, key)
     source = assemble_source(config)
-    models = {}
-    if config.teacher.path:
-        models["teacher"] = _under_test(load_teacher(config.teacher, source.task), source, config.teacher.path)
-    for name, run in (("student", student_run), ("baseline", baseline_run)):
-        if run is not None:
-            _refuse_other_data(run, name, source.data.fingerprint)
-            models[name] = _under_test(load_exported(run / "student", source.task), source, str(run / "student"))
-    evaluation = evaluate(models, _test_set(source), source.task)
+    for key, run in runs.items():
+        _refuse_other_data(run, key, source.data.fingerprint)
+    evaluation = evaluate(_models(config, runs, source), _test_set(source), source.task)
     write_json(output / "evaluation.json", evaluation)
     print_evaluation(evaluation)
     _log(evaluation, config, output, logger)
@@ -63,9 +62,23 @@ def evaluate_runs(
     return evaluation
 
 
-def _under_test(model: PreTrainedModel, source: Source, path: str) -> ModelUnderTest:
-    order = None if source.label_names is None else label_order(model.config, source.label_names, path)
-    return ModelUnderTest(model, path, order)
+def _models(config: TrainConfig, runs: dict[str, Path], source: Source) -> dict[str, ModelUnderTest]:
+    models = {}
+    if config.teacher.path:
+        check_tokenizers(config, source)
+        teacher = load_teacher(config.teacher, source.task, tokenizer=source.tokenizer)
+        models["teacher"] = _under_test(teacher, config, source, "teacher.path", config.teacher.path)
+    for key, run in runs.items():
+        student = load_exported(run / "student", source.task)
+        models["student" if key == "run" else key] = _under_test(student, config, source, key, str(run / "student"))
+    return models
+
+
+def _under_test(model: PreTrainedModel, config: TrainConfig, source: Source, key: str, path: str) -> ModelUnderTest:
+    """The model where the student was trained, its columns matched to the data's labels."""
+    order = None if source.label_names is None else label_order(model.config, source.label_names, key)
+    accelerator = torch.accelerator.current_accelerator() if config.hardware.accelerator != "cpu" else None
+    return ModelUnderTest(model.to(accelerator or torch.device("cpu")), path, order)  # type: ignore[arg-type]
 
 
 def _test_set(source: Source) -> EvaluationSet:
@@ -78,13 +91,15 @@ def _test_set(source: Source) -> EvaluationSet:
     )
 
 
-def _refuse_other_data(run: Path, key: str, fingerprint: str) -> None:
-    """A model may have been trained on what is test data here, unless its run split the same data the same way."""
-    manifest = run / "manifest.json"
-    if not manifest.exists() or not (run / "student").is_dir():
+def _refuse_unfinished(run: Path, key: str) -> None:
+    if not (run / "manifest.json").exists() or not (run / "student").is_dir():
         fix = "Let it finish, or give another run's directory."
         raise UserError(key, str(run), "is not a training run that has come to its end.", fix)
-    trained_on = json.loads(manifest.read_text())["fingerprints"]["data"]
+
+
+def _refuse_other_data(run: Path, key: str, fingerprint: str) -> None:
+    """A model may have been trained on what is test data here, unless its run split the same data the same way."""
+    trained_on = json.loads((run / "manifest.json").read_text())["fingerprints"]["data"]
     if trained_on != fingerprint:
         problem = f"was trained on other data, labels or splits ({trained_on[:12]}) than these ({fingerprint[:12]})."
         raise UserError(key, str(run), problem, "Train it again on this data, with the same seed and data options.")

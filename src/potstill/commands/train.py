@@ -71,7 +71,7 @@ def train(config: TrainConfig, overrides: Sequence[str]) -> float:
         record.log_manifest(loggers, facts)
         trainer = make_trainer(config, loggers)
         facts["training"] = fit(trainer, module, source.data)
-        export(module.student, best_path(trainer), source.tokenizer, run_dir / "student")
+        export(models.student, best_path(trainer), source.tokenizer, run_dir / "student")
         summary = {
             name: float(value) for name, value in trainer.validate(module, source.data, verbose=False)[0].items()
         }
