@@ -21,7 +21,7 @@ def fingerprint(config: dict[str, Any], own: Path) -> str:
         be moved.
     """
     paths = sorted({path for path in _paths(config) if not _inside(path, own) and Path(path).exists()})
-    content = {path: _content_hash(Path(path)) for path in paths}
+    content = {path: content_hash(Path(path)) for path in paths}
     text = json.dumps([config, content, _source_hash()], sort_keys=True, default=str)
     return hashlib.sha256(text.replace(str(own.parent), "").encode()).hexdigest()
 
@@ -44,7 +44,8 @@ def _inside(text: str, directory: Path) -> bool:
     return Path(text).absolute().is_relative_to(directory.absolute())
 
 
-def _content_hash(path: Path, pattern: str = "*") -> str:
+def content_hash(path: Path, pattern: str = "*") -> str:
+    """Hash of a file, or of the names and contents of the files below a directory."""
     files = [path] if path.is_file() else sorted(file for file in path.rglob(pattern) if file.is_file())
     total = hashlib.sha256()
     for file in files:
@@ -56,4 +57,4 @@ def _content_hash(path: Path, pattern: str = "*") -> str:
 
 @cache
 def _source_hash() -> str:
-    return _content_hash(_SOURCE, "*.py")
+    return content_hash(_SOURCE, "*.py")
