@@ -127,3 +127,11 @@ def test_runs_that_do_not_belong_together_are_refused(
     write(tmp_path / "student_only", evaluation({"student": 0.5}, {"student": 0.5}))
     with pytest.raises(SystemExit, match=message):
         table(*seeds, *arguments)
+
+
+def test_the_time_of_an_epoch_is_read_from_each_stage(table: Any, tmp_path: Path) -> None:
+    content = evaluation({"student": 0.8, "baseline": 0.7}, {"student": 0.5, "baseline": 0.2})
+    folder = Path(write(tmp_path / "seed_0", content))
+    (folder / "student").mkdir()
+    (folder / "student" / "manifest.json").write_text('{"training": {"seconds_per_epoch": 41.5}}')
+    assert table(str(folder))["seconds per epoch, validation included"] == ["41.50", "-", "-"]
