@@ -1,4 +1,4 @@
-"""A fingerprint that misses a change lets a recipe skip a stage it should repeat; one that sees too much repeats all."""
+"""A fingerprint that misses a change lets a recipe skip what it should repeat; one that sees too much repeats all."""
 
 from __future__ import annotations
 

@@ -68,6 +68,8 @@ def _dispatch(given: list[str]) -> int:
     if "-h" in overrides or "--help" in overrides:
         print(help_text(command))
         return DONE
+    if command == "run":
+        overrides = [f"debug_preset{text[5:]}" if text.startswith("debug=") else text for text in overrides]
     return _launch(command, _expand(overrides))
 
 

@@ -25,7 +25,7 @@ from potstill.tracking.manifest import write_json
 log = logging.getLogger(__name__)
 
 # What of the recipe's own command line each command understands.
-SHARED = {"train": ("seed", "hardware", "logger", "debug"), "evaluate": ("logger",)}
+SHARED = {"train": ("seed", "hardware", "logger", "debug_preset"), "evaluate": ("logger",)}
 # What of a config says where things go, and not what they are.
 UNDECISIVE = {"train": ("run", "logger"), "evaluate": ("output", "logger")}
 
@@ -89,6 +89,7 @@ def _plan_stage(
         problem = f"names no earlier stage: {error}."
         raise UserError(f"{key}.overrides", stage.overrides, problem, nearest_hint(str(error), directories)) from error
     shared = [text for text in given if text.lstrip("+~").partition("=")[0].split(".")[0] in SHARED[stage.command]]
+    shared = [text.replace("debug_preset=", "debug=") for text in shared]
     place = f"run.dir={run_dir / name}" if stage.command == "train" else f"output={run_dir}"
     overrides = [*own, *shared, *stage.extra, place]
     config = composed(stage.command, overrides)

@@ -151,4 +151,4 @@ class RecipeCommandConfig:
     recipe: RecipeConfig = field(default_factory=RecipeConfig)
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
     logger: dict[str, Any] | None = None
-    debug: str | None = None
+    debug_preset: str | None = None  # an option of the group debug; by that name Hydra would apply it to the recipe

@@ -1,0 +1,200 @@
+"""Every file of conf/ composes with every debug preset, and builds what it names. Found by listing: none is forgotten."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import Logger
+
+from potstill.commands.assemble import assemble_objective
+from potstill.commands.run import plan
+from potstill.config.build import build, check_arguments, locate
+from potstill.config.compose import composed, typed
+from potstill.config.paths import CONF, groups
+from potstill.config.schema import RecipeCommandConfig, TrainConfig
+from potstill.config.validate import validate
+from potstill.models.architecture import architecture_of
+from potstill.models.load import load_student, load_teacher
+from potstill.models.task import TASKS
+from potstill.models.tokenizers import load_tokenizer
+from potstill.tracking.logger import finish
+
+PRESETS = [None, *groups()["debug"]]
+IN_TRAIN = [(group, option) for group, options in groups().items() for option in options if group != "recipe"]
+MISSING = {  # a stand-in for each value that a file leaves to the user, by the last part of its key
+    "path": "{model}",
+    "train": "{data}",
+    "name": "owner/name",
+    "student_tap": "classifier",
+    "teacher_tap": "classifier",
+}
+
+
+@pytest.fixture(scope="module")
+def stand_ins(saved, tmp_path_factory) -> dict[str, str]:
+    data = tmp_path_factory.mktemp("data") / "train.jsonl"
+    data.write_text("\n".join(json.dumps({"text": f"eel {n}", "label": "no" if n % 2 else "yes"}) for n in range(50)))
+    return {"model": saved(), "data": str(data)}
+
+
+@pytest.fixture(autouse=True)
+def _shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POTSTILL_SHARED", os.environ.get("POTSTILL_SHARED", "shared"))
+
+
+def overrides_for(group: str, option: str, stand_ins: dict[str, str]) -> list[str]:
+    """The option, and what it leaves to the user."""
+    if group == "loss/term":
+        return overrides_of_terms([option], stand_ins)
+    if group == "loss":
+        return [f"loss={option}", *overrides_of_terms(terms_of(option), stand_ins)[1:]]
+    chosen = [f"{group}={option}"]
+    if group == "experiment":
+        config = composed("train", chosen)
+        missing = [key for key in unset(config) if not key.startswith("run.")]
+        return [*chosen, *(f"{key}={fill(key, stand_ins)}" for key in missing)]
+    config = OmegaConf.load(CONF / group / f"{option}.yaml")
+    chosen += [f"{group}.{key}={fill(key, stand_ins)}" for key in unset(config)]
+    return [
+        *chosen,
+        *(["teacher=pretrained", f"teacher.path={stand_ins['model']}"] if option == "teacher_layers" else []),
+    ]
+
+
+def overrides_of_terms(terms: list[str], stand_ins: dict[str, str]) -> list[str]:
+    overrides = [f"loss/term=[{','.join(terms)}]", "teacher=pretrained", f"teacher.path={stand_ins['model']}"]
+    for term in terms:
+        missing = unset(OmegaConf.load(CONF / "loss" / "term" / f"{term}.yaml"))
+        overrides += [f"loss.term.{term}.{key}={fill(key, stand_ins)}" for key in missing]
+    return overrides
+
+
+def terms_of(loss: str) -> list[str]:
+    return [name for entry in OmegaConf.load(CONF / "loss" / f"{loss}.yaml").defaults for name in entry.get("term", [])]
+
+
+def unset(config: Any, prefix: str = "") -> list[str]:
+    """Keys whose value is `???`. OmegaConf.missing_keys would resolve references to other groups."""
+    node = OmegaConf.to_container(config, resolve=False) if OmegaConf.is_config(config) else config
+    if not isinstance(node, dict):
+        return [prefix[:-1]] if node == "???" else []
+    return [key for name, inner in node.items() for key in unset(inner, f"{prefix}{name}.")]
+
+
+def fill(key: str, stand_ins: dict[str, str]) -> str:
+    return MISSING[key.rpartition(".")[2]].format(**stand_ins)
+
+
+def resolved(overrides: list[str]) -> TrainConfig:
+    config = typed(composed("train", overrides), TrainConfig)
+    validate(config)
+    return config
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(("group", "option"), IN_TRAIN)
+def test_every_option_composes_with_every_preset(group, option, preset, stand_ins):
+    overrides = overrides_for(group, option, stand_ins)
+    config = resolved([*overrides, f"debug={preset}"] if preset and group != "debug" else overrides)
+    if preset and group != "debug":
+        assert config.run.experiment == "debug"
+        assert config.logger is None or group == "logger"
+
+
+@pytest.mark.parametrize(
+    ("group", "option"), [pair for pair in IN_TRAIN if pair[0] in ("loss", "loss/term", "experiment")]
+)
+def test_every_loss_builds(group, option, stand_ins):
+    config = resolved(overrides_for(group, option, stand_ins))
+    objective = assemble_objective(config)
+    assert list(objective.terms) == list(config.loss.term)
+
+
+@pytest.mark.parametrize("option", groups()["optim"])
+def test_every_optimizer_takes_a_step(option):
+    weight = torch.nn.Parameter(torch.ones(1))
+    optimizer = build(resolved([f"optim={option}"]).optim.optimizer, "optim.optimizer", params=[weight])
+    weight.square().sum().backward()
+    optimizer.step()
+    assert weight.item() < 1.0
+
+
+@pytest.mark.parametrize("option", groups()["callbacks"])
+def test_every_choice_of_callbacks_builds(option):
+    nodes = resolved([f"callbacks={option}"]).callbacks
+    assert all(isinstance(build(node, f"callbacks.{name}"), Callback) for name, node in nodes.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", groups()["logger"])
+def test_every_logger_builds(option, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    node = resolved([f"logger={option}"]).logger
+    if node is not None:
+        logger = build(node, "logger", save_dir=str(tmp_path), name="first", group="digits", job_type="train")
+        finish([logger])
+        assert isinstance(logger, Logger)
+
+
+@pytest.mark.parametrize("option", groups()["data"])
+def test_every_source_takes_its_options(option, stand_ins):
+    source = resolved(overrides_for("data", option, stand_ins)).data.source
+    given = {name: value for name, value in source.items() if name != "_target_"}
+    check_arguments(locate(source, "data.source"), given, "data.source")
+
+
+@pytest.mark.parametrize("option", groups()["student"])
+def test_every_student_builds(option, stand_ins):
+    config = resolved(overrides_for("student", option, stand_ins))
+    tokenizer = load_tokenizer(stand_ins["model"])
+    teacher = load_teacher(config.teacher, TASKS["text_classification"]) if config.teacher.path else None
+    task = task_of(config, tokenizer) if teacher is None else TASKS["text_classification"]
+    options: dict[str, Any] = {"label_names": None if task.is_causal else ["no", "yes"]}
+    student = load_student(
+        config.student, task, **options, tokenizer=tokenizer if task.is_text else None, teacher=teacher
+    )
+    assert student.training
+    assert student.num_parameters() > 0
+
+
+def task_of(config: TrainConfig, tokenizer: Any) -> Any:
+    """The first task that the student's architecture can do."""
+    import transformers
+
+    kind = type(architecture_of(config.student, tokenizer, "student"))
+    return next(task for task in TASKS.values() if kind in getattr(transformers, task.auto_class)._model_mapping)
+
+
+@pytest.mark.parametrize("option", groups()["teacher"])
+def test_every_teacher_loads(option, stand_ins):
+    config = resolved(overrides_for("teacher", option, stand_ins))
+    if config.teacher.path is None:
+        assert option == "none"
+    elif not Path(config.teacher.path).exists():
+        pytest.skip(f"no model at {config.teacher.path}")
+    else:
+        assert not load_teacher(config.teacher, TASKS["text_classification"]).training
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("recipe", groups()["recipe"])
+def test_every_recipe_is_planned(recipe, preset, tmp_path):
+    given = [f"recipe={recipe}", "seed=3", "logger=none", *([f"debug_preset={preset}"] if preset else [])]
+    options = typed(composed("run", [*given, f"run.dir={tmp_path}"]), RecipeCommandConfig)
+    stages = plan(options, tmp_path, given)
+    assert [stage.name for stage in stages] == list(options.recipe.stages)
+    for stage in stages:
+        if stage.command == "train":
+            config = typed(stage.config, TrainConfig)
+            assert config.seed == 3
+            assert config.run.dir == str(tmp_path / stage.name)
+            assert (config.run.experiment == "debug") == (preset is not None)

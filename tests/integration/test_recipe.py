@@ -1,0 +1,101 @@
+"""A recipe does what is not done yet, and nothing twice: stages skipped, repeated, resumed, set aside."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from potstill.errors import UserError
+
+RUN = ("run", "recipe=digits", "debug=one_batch", "logger=none", "run.dir=recipe")
+STAGES = ["teacher", "baseline", "student", "evaluate"]
+
+
+@pytest.fixture
+def start(potstill):
+    """Starts the recipe with further overrides; the stages that ran, those that were skipped, and what was shown."""
+
+    def run(*overrides: str) -> tuple[list[str], list[str], str]:
+        outcome = potstill(*RUN, *overrides)
+        assert outcome.code == 0, outcome
+        ran = [name for name in STAGES if f"Stage '{name}': potstill" in outcome.out]
+        skipped = [name for name in STAGES if f"Stage '{name}': skipped" in outcome.out]
+        return ran, skipped, outcome.out
+
+    return run
+
+
+def kept(pattern: str) -> list[Path]:
+    return sorted(Path("recipe").glob(pattern))
+
+
+@pytest.mark.slow
+def test_a_recipe_repeats_only_what_has_changed(start):
+    assert start()[:2] == (STAGES, [])
+    evaluation = Path("recipe/evaluation.json").read_bytes()
+    assert set(json.loads(evaluation)["models"]) == {"teacher", "student", "baseline"}
+
+    assert start()[:2] == ([], STAGES)
+    assert Path("recipe/evaluation.json").read_bytes() == evaluation
+
+    own_option = 'recipe.stages.student.extra=["loss.term.kd.temperature=4.0"]'
+    assert start(own_option)[:2] == (["student", "evaluate"], ["teacher", "baseline"])
+    assert len(kept("student.2*")) == 1, "the output of the other temperature is set aside"
+    assert [path.read_bytes() for path in kept("evaluation.2*.json")] == [evaluation]
+
+    assert start(own_option, "seed=1")[:2] == (STAGES, [])
+    assert len(kept("teacher.2*")) == 1
+    assert start("logger=csv", own_option, "seed=1")[:2] == ([], STAGES), "a logger decides nothing"
+
+
+@pytest.mark.slow
+def test_a_data_file_that_changes_repeats_the_stages_that_read_it(start):
+    rows = [{"image": [[n / 80, label, 0, 0]] * 4, "label": label} for n in range(80) for label in (0, 1)]
+    write = Path("train.jsonl").write_text
+    write("\n".join(map(json.dumps, rows)))
+    data = ["data=files", "data.task=image_classification", "data.columns={text: null, image: image}"]
+    extra = json.dumps([*data, "data.source.train=train.jsonl"])
+    ours = [f"recipe.stages.{name}.extra={extra}" for name in STAGES[:3]]
+    assert start(*ours)[0] == STAGES
+    assert start(*ours)[1] == STAGES
+    write("\n".join(map(json.dumps, rows[:-2])))
+    assert start(*ours)[0] == STAGES
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("error", [RuntimeError("out of luck"), KeyboardInterrupt(), UserError("a", 1, "no.", "yes")])
+def test_a_stage_that_fails_stops_the_recipe_and_is_resumed(error, start, potstill, monkeypatch, capsys):
+    def fail(*_) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("potstill.commands.evaluate.main", fail)
+        if isinstance(error, RuntimeError):
+            with pytest.raises(RuntimeError):
+                potstill(*RUN)
+            shown = capsys.readouterr().out
+        else:
+            outcome = potstill(*RUN)
+            assert outcome.code == (130 if isinstance(error, KeyboardInterrupt) else 2)
+            shown = outcome.out
+    assert "Stage 'evaluate' did not finish" in shown
+    command = next(line for line in shown.splitlines() if line.startswith("  potstill run "))
+    assert command.split()[2:-1] == ["recipe=digits", "debug_preset=one_batch", "logger=none"]
+    assert command.split()[-1] == f"run.dir={Path('recipe').absolute()}"
+    assert start()[:2] == (["evaluate"], STAGES[:3])
+
+
+@pytest.mark.slow
+def test_a_stage_broken_off_is_set_aside_and_repeated(start, potstill, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("potstill.commands.train.export", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            potstill(*RUN)
+    assert Path("recipe/teacher").is_dir()
+    assert not Path("recipe/baseline").exists()
+    ran, _, shown = start()
+    assert ran == STAGES
+    assert "unfinished" in shown
+    assert len(kept("teacher.2*")) == 1
