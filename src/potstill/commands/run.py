@@ -90,8 +90,9 @@ def _plan_stage(
         raise UserError(f"{key}.overrides", stage.overrides, problem, nearest_hint(str(error), directories)) from error
     shared = [text for text in given if text.lstrip("+~").partition("=")[0].split(".")[0] in SHARED[stage.command]]
     shared = [text.replace("debug_preset=", "debug=") for text in shared]
-    place = f"run.dir={run_dir / name}" if stage.command == "train" else f"output={run_dir}"
-    overrides = [*own, *shared, *stage.extra, place]
+    trains = [f"run.dir={run_dir / name}", f"run.name={run_dir.name}-{name}"]
+    place = trains if stage.command == "train" else [f"output={run_dir}"]
+    overrides = [*own, *shared, *stage.extra, *place]
     config = composed(stage.command, overrides)
     if stage.command == "train":
         validate(typed(config, SCHEMAS["train"]))
