@@ -52,7 +52,7 @@ def assemble_objective(config: TrainConfig) -> Objective:
     objective = Objective({name: build(node, f"loss.term.{name}") for name, node in config.loss.term.items()})
     if objective.needs_teacher and not _has_teacher(config):
         names = ", ".join(config.loss.term)
-        problem = f"no teacher, but the loss ({names}) needs its signal."
+        problem = f"is no teacher, but the loss ({names}) needs its signal."
         fix = "Set teacher=pretrained teacher.path=DIRECTORY, or train without one: loss=ce"
         raise UserError("teacher.path", config.teacher.path, problem, fix)
     return objective
