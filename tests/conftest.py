@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,7 +74,7 @@ class Outcome:
 @pytest.fixture
 def potstill(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., Outcome]]:
+) -> Callable[..., Outcome]:
     """The command line in this process, in an empty directory: `potstill("train", "data=digits")`."""
     from hydra.core.global_hydra import GlobalHydra
 
@@ -96,9 +96,10 @@ def potstill(
                 root.removeHandler(handler)
                 handler.close()
             root.handlers[:], root.level = handlers, level
-        return Outcome(code, *capsys.readouterr())
+        shown = capsys.readouterr()
+        return Outcome(code, shown.out, shown.err)
 
-    yield call
+    return call
 
 
 @pytest.fixture(scope="session")

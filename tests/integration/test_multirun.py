@@ -32,6 +32,15 @@ def test_two_jobs_are_two_wandb_runs(potstill):
     assert ["seed: 0" in configs[0], "seed: 1" in configs[1]] == [True, True]
 
 
+@pytest.mark.slow
+def test_an_evaluation_is_a_wandb_run_where_asked_for(potstill):
+    assert potstill("train", "debug=one_batch", "run.dir=mine").code == 0
+    assert potstill("evaluate", "run=mine", "logger=none").code == 0
+    assert not Path("mine/wandb").exists()
+    assert potstill("evaluate", "run=mine", "logger.mode=offline", "output=there").code == 0
+    assert "evaluation/student/accuracy" in str_keys(read_back(Path("there")))
+
+
 def str_keys(node: Any) -> list[str]:
     """Every key in `node`, however deep."""
     if isinstance(node, dict):
@@ -39,6 +48,7 @@ def str_keys(node: Any) -> list[str]:
     return [key for inner in node for key in str_keys(inner)] if isinstance(node, list) else []
 
 
+@pytest.mark.slow
 def test_a_job_with_bad_input_stops_no_other(potstill):
     outcome = potstill(*MULTIRUN, "optim.optimizer.lr=0.1,-1.0,0.2")
     assert outcome.code == 2
@@ -49,6 +59,7 @@ def test_a_job_with_bad_input_stops_no_other(potstill):
     assert "1 of 3 jobs failed" in outcome.err
 
 
+@pytest.mark.slow
 def test_a_job_that_crashes_stops_no_other(potstill, monkeypatch):
     from potstill.commands import train
 

@@ -176,6 +176,7 @@ def test_debug_shows_where_the_fault_was_found(potstill):
     assert "optim.max_step='3'" in outcome.err
 
 
+@pytest.mark.slow
 def test_a_directory_in_use_is_not_written_over(potstill, tmp_path):
     assert potstill("train", "debug=one_batch", "run.dir=mine").code == 0
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
@@ -185,6 +186,7 @@ def test_a_directory_in_use_is_not_written_over(potstill, tmp_path):
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_a_baseline_trained_on_another_split_is_not_compared(potstill):
     for name, seed in (("student", 0), ("baseline", 0), ("other", 1)):
         labels = ["data.labels_per_class=5", f"seed={seed}"]

@@ -108,7 +108,7 @@ def _refuse_other_data(run: Path, key: str, fingerprint: str) -> None:
 def _log(evaluation: dict[str, Any], config: TrainConfig, output: Path, logger: dict[str, Any] | None) -> None:
     if not logger:
         return
-    place = {"save_dir": str(output), "name": f"{output.name}-evaluate", "group": config.run.experiment}
+    place = {"save_dir": str(output.absolute()), "name": f"{output.name}-evaluate", "group": config.run.experiment}
     built = build(logger, "logger", **place, job_type="evaluate")
     loggers, status = with_metrics_file(built, str(output)), "failed"
     try:

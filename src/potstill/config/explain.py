@@ -22,7 +22,8 @@ _PROBLEMS = {
     "could not be converted to Integer": "is not a whole number.",
     "could not be converted to Float": "is not a number.",
     "is not a valid bool": "is neither true nor false.",
-    "is not Optional|not Optional": "must not be null.",
+    "not Optional": "must not be null.",
+    "does not support deletion": "cannot be deleted, only changed.",
     "Unexpected type for root: NoneType": "is an option of something that is null.",
 }
 _MAX_LISTED = 12  # keys, where none comes near

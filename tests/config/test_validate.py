@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+
+from potstill.config.compose import composed, typed
+from potstill.config.schema import TrainConfig
+from potstill.config.validate import CHOICES, POSITIVE, validate
+from potstill.errors import UserError
+
+
+def refusal(*overrides: str) -> UserError:
+    config = typed(composed("train", overrides), TrainConfig)
+    with pytest.raises(UserError) as caught:
+        validate(config)
+    return caught.value
+
+
+def test_the_defaults_are_valid():
+    validate(typed(composed("train", []), TrainConfig))
+
+
+@pytest.mark.parametrize("key", CHOICES)
+def test_a_value_that_is_no_choice_is_refused(key):
+    assert refusal(f"{key}=nothing_like_it").key == key
+
+
+@pytest.mark.parametrize("key", POSITIVE)
+@pytest.mark.parametrize("value", [0, -1])
+def test_a_number_that_must_be_positive_is(key, value):
+    assert refusal(f"{key}={value}").key == key
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        (["optim.warmup_fraction=1.0"], "optim.warmup_fraction"),
+        (["optim.max_steps=3"], "optim.max_steps"),
+        (["optim.max_epochs=null"], "optim.max_steps"),
+        (["loss/term=[]"], "loss.term"),
+        (["+loss.term.kd.weight=1.0"], "loss.term.kd"),
+        (["student=teacher_layers"], "student.init"),
+        (["student=pretrained"], "student.init"),
+        (["~student"], "student.config"),
+        (["teacher.remember=true", "data.task=causal_lm"], "teacher.remember"),
+    ],
+)
+def test_combinations_that_cannot_work_are_refused(overrides, key):
+    assert refusal(*overrides).key == key
