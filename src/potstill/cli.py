@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import textwrap
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ COMMANDS = {
 }
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+MAX_COLUMNS = 100  # of an error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -158,7 +160,9 @@ def _remove_empty(directory: Path) -> None:
 
 
 def _report(error: UserError) -> None:
-    print(f"\n{error}", file=sys.stderr)
+    """Wrapped between words only: paths and commands stay whole, to be copied."""
+    wrapper = textwrap.TextWrapper(MAX_COLUMNS, break_long_words=False, break_on_hyphens=False)
+    print("", *(wrapper.fill(line) for line in str(error).splitlines()), sep="\n", file=sys.stderr)
 
 
 def _complete(given: list[str]) -> int:

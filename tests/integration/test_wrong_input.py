@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-MAX_LINES, MAX_COLUMNS = 25, 400
+MAX_LINES, MAX_COLUMNS = 25, 100
 TEXT = ("data=files", "data.source.train=train.jsonl", "student=bert_tiny", "debug=one_batch")
 TEACHER = ("teacher=pretrained", "teacher.path={teacher}", "loss=kd")
 
@@ -38,9 +38,9 @@ def refused(potstill, tmp_path: Path, models) -> Callable[..., str]:
         assert "Traceback" not in outcome.err + outcome.out
         assert "Error executing job" not in outcome.err
         assert len(outcome.err.strip().splitlines()) <= MAX_LINES
-        assert max(map(len, outcome.err.splitlines())) <= MAX_COLUMNS
+        assert [line for line in outcome.err.splitlines() if len(line) > MAX_COLUMNS and " " in line] == []
         assert set(tmp_path.rglob("*")) == before, "something is left behind"
-        return outcome.err
+        return " ".join(outcome.err.split())
 
     return run
 
@@ -182,7 +182,7 @@ def test_a_directory_in_use_is_not_written_over(potstill, tmp_path):
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     outcome = potstill("train", "debug=one_batch", "run.dir=mine", "seed=1")
     assert outcome.code == 2
-    assert "run.dir='mine'" in outcome.err or "holds a run already" in outcome.err
+    assert f"run.dir='{tmp_path / 'mine'}' holds a run already." in " ".join(outcome.err.split())
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
@@ -194,7 +194,7 @@ def test_a_baseline_trained_on_another_split_is_not_compared(potstill):
     outcome = potstill("evaluate", "run=student", "baseline=other", "logger=none")
     assert outcome.code == 2
     assert "baseline='other'" in outcome.err
-    assert "other data, labels or splits" in outcome.err
+    assert "other data, labels or splits" in " ".join(outcome.err.split())
     assert not Path("student/evaluation.json").exists()
     assert potstill("evaluate", "run=student", "baseline=baseline", "logger=none").code == 0
 
