@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import shutil
@@ -108,6 +109,8 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
+    seeds = itertools.count(1000)
+
     def save(labels: Sequence[str] = ("no", "yes"), words: Sequence[str] = ("eel", "cat"), **config: object) -> str:
         directory = tmp_path_factory.mktemp("model")
         vocabulary = {word: number for number, word in enumerate(("[PAD]", "[UNK]", *words))}
@@ -117,7 +120,9 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
         small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
         names = {"id2label": dict(enumerate(labels)), "label2id": {label: n for n, label in enumerate(labels)}}
         options = {**small, "vocab_size": len(vocabulary), **names, **config}
-        model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model("bert", **options))
+        with torch.random.fork_rng():  # weights of its own, not those that a student of the test's seed begins with
+            torch.manual_seed(next(seeds))
+            model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model("bert", **options))
         model.save_pretrained(directory)
         fast.save_pretrained(directory)
         return str(directory)
