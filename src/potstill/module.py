@@ -78,9 +78,8 @@ class DistillationModule(pl.LightningModule):
             teacher_hidden=signal.hidden,
         )
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, int]:  # noqa: ARG002  Lightning's name
-        rows = self.task.count_rows(batch)
-        total_rows = sum_over_ranks(rows, self.device)
+    def training_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002  Lightning's name
+        total_rows = sum_over_ranks(self.task.count_rows(batch), self.device)
         report: dict[str, Tensor] = {}
         for piece in self._pieces(batch):
             for name, value in self._backward(piece, total_rows).items():
@@ -88,7 +87,6 @@ class DistillationModule(pl.LightningModule):
         self._update()
         self.log("train/loss", report.pop("train/loss"), prog_bar=True, sync_dist=True, reduce_fx="sum")
         self.log_dict(report, sync_dist=True, reduce_fx="sum")
-        return {"rows": rows["scored"], "tokens": rows["positions"]}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         for piece in self._pieces(batch):
