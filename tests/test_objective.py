@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from potstill.data.batch import IGNORE
 from potstill.errors import UserError
-from potstill.losses.terms import CrossEntropy, ForwardKL, HiddenMSE, Term
-from potstill.objective import NonFiniteLossError, Objective, Step
+from potstill.losses.feature_terms import HiddenMSE
+from potstill.losses.terms import CrossEntropy, ForwardKL, Term
+from potstill.objective import Fault, Objective, Step
 from potstill.signals.protocol import Needs
 
 ROWS = {"labelled": 3, "scored": 4, "positions": 6}
@@ -141,14 +142,25 @@ def test_a_teacher_that_is_not_there_is_named() -> None:
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_term_that_is_not_finite_is_named_with_its_rows(bad: float) -> None:
     step = make_step()
+    objective = Objective({"ce": CrossEntropy(), "kd": ForwardKL()})
+    assert objective.find_fault(step) is None
     assert step.teacher_logits is not None
     step.teacher_logits[[1, 3], 0] = bad
-    with pytest.raises(NonFiniteLossError, match=r"loss\.term\.kd is not finite: rows 1, 3") as caught:
-        Objective({"ce": CrossEntropy(), "kd": ForwardKL()})(step, ROWS)
-    assert (caught.value.term, caught.value.rows) == ("kd", [1, 3])
+    fault = objective.find_fault(step)
+    assert fault == Fault("kd", (1, 3))
+    assert str(fault) == "loss.term.kd is not finite: rows 1, 3"
+
+
+def test_finite_rows_whose_sum_overflows_are_a_fault_too() -> None:
+    class Huge(Term):
+        def forward(self, student_logits: Tensor) -> Tensor:
+            return student_logits.sum(dim=-1) * 0.0 + 3e38
+
+    fault = Objective({"huge": Huge()}).find_fault(make_step())
+    assert fault == Fault("huge", ())
+    assert str(fault) == "loss.term.huge is not finite: its sum overflows"
 
 
 def test_many_bad_rows_do_not_fill_the_screen() -> None:
-    message = str(NonFiniteLossError("kd", list(range(1000))))
-    assert message.endswith("8, 9 and 990 more")
-    assert "overflows" in str(NonFiniteLossError("kd", []))
+    assert str(Fault("kd", tuple(range(1000)))).endswith("8, 9 and 990 more")
+    assert str(Fault("kd", tuple(range(10)))).endswith("8, 9")

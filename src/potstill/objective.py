@@ -1,12 +1,13 @@
 """The objective: the weighted sum of terms, each divided once by the number of its rows."""
 
-# N rows, C classes, P attended positions (or images), D width
+# B examples, K texts of an example, N rows, C classes, P attended positions (or images), D width
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, cast, get_args
 
 import torch
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 
 from potstill.errors import UserError, nearest_hint
 from potstill.losses.reduce import mean_over
+from potstill.losses.schedules import Schedule
 from potstill.losses.terms import Rows, Term
-from potstill.signals.protocol import Needs
+from potstill.signals.protocol import Needs, Opinion
 
 
 @dataclass
@@ -24,7 +26,12 @@ class Step:
 
     student_logits, teacher_logits: `[N, C]`, one row per scored position; None where no term needs them.
     labels: `[N]`, `IGNORE` where a row has no gold label.
+    numbers: `[B]`, each example's place among the `num_examples` of the training set.
     student_hidden, teacher_hidden: by module path, `[P, D]` (text: attended positions) or `[P, ...]` (images).
+    student_embeddings, teacher_embeddings: `[B, K, D]`, one vector per text; a row is an example.
+    members: by name, what each of several teachers says. Without `teacher_logits` beside it, a term that asks for these
+        is the weighted mean of what it is for each teacher.
+    lengths: attended positions of each example, `[B]`, in the order of `P`; None for images, which are not padded.
     """
 
     student_logits: Tensor | None
@@ -32,87 +39,183 @@ class Step:
     labels: Tensor
     student_hidden: dict[str, Tensor] = field(default_factory=dict)
     teacher_hidden: dict[str, Tensor] = field(default_factory=dict)
+    student_embeddings: Tensor | None = None
+    teacher_embeddings: Tensor | None = None
+    numbers: Tensor | None = None
+    num_examples: int | None = None
+    members: dict[str, Opinion] = field(default_factory=dict)
+    lengths: Tensor | None = None
 
 
 STEP_FIELDS = tuple(each.name for each in fields(Step))
 
 
-class NonFiniteLossError(RuntimeError):
-    """A term is NaN or infinite. `term` is its name; `rows` the numbers of its bad rows within the micro-batch.
+@dataclass(frozen=True)
+class Fault:
+    """A term that is NaN or infinite. rows: its bad rows within the micro-batch; none, where only their sum is."""
 
-    `rows` is empty where every row is finite and only their sum is not.
-    """
+    term: str
+    rows: tuple[int, ...]
 
-    def __init__(self, term: str, rows: list[int]) -> None:
-        self.term, self.rows = term, rows
-        shown = ", ".join(map(str, rows[:10])) + (f" and {len(rows) - 10} more" if len(rows) > 10 else "")
-        super().__init__(f"loss.term.{term} is not finite: {f'rows {shown}' if rows else 'its sum overflows'}")
+    def __str__(self) -> str:
+        shown = ", ".join(map(str, self.rows[:10])) + (f" and {len(self.rows) - 10} more" if self.rows[10:] else "")
+        return f"loss.term.{self.term} is not finite: {f'rows {shown}' if self.rows else 'its sum overflows'}"
 
 
 class Objective(nn.Module):
     """Binds each term to the fields of a Step, divides it once, and adds the weighted terms up.
 
-    terms: by name, the keys under `loss.term`. Raises UserError where a term has impossible options, or asks for a
-    field that no Step has.
+    terms: by name, the keys under `loss.term`. schedules: by the same names, of those options that change with the
+    step. Raises UserError where a term has impossible options, or asks for a field that no Step has.
     """
 
-    def __init__(self, terms: Mapping[str, Term]) -> None:
+    def __init__(
+        self, terms: Mapping[str, Term], schedules: Mapping[str, Mapping[str, Schedule]] | None = None
+    ) -> None:
         super().__init__()
         if not terms:
             raise UserError("loss.term", {}, "leaves nothing to train on.", "Choose a loss: loss=ce.")
+        self.schedules = {name: dict(options) for name, options in (schedules or {}).items() if options}
         for name, term in terms.items():
             _admit(name, term)
+            _admit_schedules(term, self.schedules.get(name, {}))
         self.terms = nn.ModuleDict(terms)
 
     @property
     def needs_student(self) -> Needs:
         """What the terms ask of the student."""
-        return self._needs("student_logits", "student_taps")
+        return self._needs("student")
 
     @property
     def needs_teacher(self) -> Needs:
         """What the terms ask of the teacher; false where they ask for nothing."""
-        return self._needs("teacher_logits", "teacher_taps")
+        return self._needs("teacher")
+
+    @property
+    def is_taught(self) -> bool:
+        """Whether any term asks a teacher; known before the taps of layers are (`Term.locate`)."""
+        parameters = (name for term in self._terms().values() for name in _parameters(term.forward))
+        return any(name.startswith("teacher_") for name in parameters)
 
     @property
     def labelled_only(self) -> bool:
         """Whether examples without a gold label are of no use to any term."""
         return all(term.rows == "labelled" for term in self._terms().values())
 
+    def begin_step(self, step: int, num_steps: int) -> dict[str, float]:
+        """Give the terms the options that step number `step` of `num_steps` trains with, and say which these are.
+
+        Returns `{option/term: value}`.
+        """
+        values = {}
+        for name, options in self.schedules.items():
+            for option, schedule in options.items():
+                values[f"{option}/{name}"] = value = schedule.at(step, num_steps)
+                setattr(self.terms[name], option, value)
+        return values
+
+    def report(self) -> dict[str, Tensor]:
+        """What the terms learned by themselves, after a forward pass: `{value/term: number}`."""
+        terms = self._terms().items()
+        return {f"{value}/{name}": number for name, term in terms for value, number in term.report().items()}
+
     def prepare(self, step: Step) -> None:
         """Show every term one sample Step, before the optimizer is built. UserError where shapes cannot match."""
         for term in self._terms().values():
-            term.prepare(**_bind(term.prepare, step))
+            for _, view in _views(term.prepare, step):
+                term.prepare(**_bind(term.prepare, view))
+
+    def check_rows(self, num_rows: Mapping[str, int]) -> None:
+        """Refuse batches of so many rows, by kind, where a term cannot take them. After `prepare`; raises UserError."""
+        for term in self._terms().values():
+            term.check_rows(num_rows)
 
     def forward(self, step: Step, total_rows: Mapping[str, Tensor | int]) -> tuple[Tensor, dict[str, Tensor]]:
         """The micro-batch's share of the loss, a scalar, and of each term before weighting, detached scalars.
 
-        total_rows: by kind of row (`labelled`, `scored`, `positions`), the count over all micro-batches and ranks.
-        Shares add up to the loss of the global batch, in value and gradient. Raises NonFiniteLossError.
+        total_rows: by kind of row (`labelled`, `scored`, ...), the count over all micro-batches and ranks.
+        Shares add up to the loss of the global batch, in value and gradient.
         """
-        terms = self._terms()
-        values = {name: term(**_bind(term.forward, step)) for name, term in terms.items()}
-        shares = {name: mean_over(value, total_rows[terms[name].rows]) for name, value in values.items()}
-        _refuse_non_finite(values, shares)
-        loss = torch.stack([terms[name].weight * share for name, share in shares.items()]).sum()
+        shares = self.shares(step, total_rows)
+        loss = torch.stack([*self.weighted(shares).values()]).sum()
         return loss, {name: share.detach() for name, share in shares.items()}
+
+    def weighted(self, shares: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What each of `shares` adds to the loss."""
+        terms = self._terms()
+        return {name: terms[name].weight * share for name, share in shares.items()}
+
+    def shares(self, step: Step, total_rows: Mapping[str, Tensor | int]) -> dict[str, Tensor]:
+        """The micro-batch's share of each term before weighting, scalars with their graph."""
+        terms = self._terms()
+        return {name: mean_over(values, total_rows[terms[name].rows]) for name, values in self._values(step)}
+
+    @torch.no_grad()
+    def update(self, step: Step) -> None:
+        """Let terms with a memory take in what the models gave, once the gradient of `step` was taken."""
+        for term in self._terms().values():
+            term.update(**_bind(term.update, step))
+
+    @torch.no_grad()
+    def find_fault(self, step: Step) -> Fault | None:
+        """The first term that is not finite on `step`, and where; computes the terms once more."""
+        for name, values in self._values(step):
+            bad_rows = (~torch.isfinite(values)).nonzero().flatten().tolist()
+            if bad_rows or not torch.isfinite(values.sum()):
+                return Fault(name, tuple(bad_rows))
+        return None
+
+    def _values(self, step: Step) -> Iterator[tuple[str, Tensor]]:
+        return ((name, _value(term, step)) for name, term in self._terms().items())
 
     def _terms(self) -> dict[str, Term]:
         return cast("dict[str, Term]", dict(self.terms.items()))
 
-    def _needs(self, logits: str, taps: str) -> Needs:
+    def refuse_absent(self, output: Needs, task: str) -> None:
+        """Raises UserError where a term asks for logits or embeddings, and `output` of the task's models has none."""
+        for kind in ("logits", "embeddings"):
+            names = [name for name, term in self._terms().items() if _asks(term, f"student_{kind}")]
+            if names and not getattr(output, kind):
+                problem = f"compares {kind}, which the models of data.task={task} do not give."
+                raise UserError("loss.term", names[0], problem, "Choose a loss for the task: see docs/losses.md")
+
+    def _needs(self, who: str) -> Needs:
         terms = self._terms().values()
-        paths = {path: None for term in terms for path in getattr(term, taps)}  # a dict keeps order, drops repeats
-        return Needs(any(logits in _parameters(term.forward) for term in terms), tuple(paths))
+        paths = {path: None for term in terms for path in getattr(term, f"{who}_taps")}  # in order, without repeats
+        asked = {kind: any(_asks(term, f"{who}_{kind}") for term in terms) for kind in ("logits", "embeddings")}
+        return Needs(taps=tuple(paths), **asked)
+
+
+def _bound(term: Term) -> tuple[Callable[..., Any], ...]:
+    """The methods that get fields of a Step, by the names of their parameters."""
+    return term.forward, term.prepare, term.update
 
 
 def _parameters(method: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(inspect.signature(method).parameters)
 
 
+def _asks(term: Term, name: str) -> bool:
+    return name in _parameters(term.forward)
+
+
+def _value(term: Term, step: Step) -> Tensor:
+    """Per row. Autocast, which is for models, would take matrix products of terms and projectors down to 16 bits."""
+    with torch.autocast(step.labels.device.type, enabled=False):
+        values = [weight * term(**_bind(term.forward, view)) for weight, view in _views(term.forward, step)]
+    return functools.reduce(torch.add, values)
+
+
+def _views(method: Callable[..., Any], step: Step) -> list[tuple[float, Step]]:
+    """The step as `method` sees it: once, or, where the losses to several teachers are averaged, once for each."""
+    if step.teacher_logits is not None or "teacher_logits" not in _parameters(method) or not step.members:
+        return [(1.0, step)]
+    return [(each.weight, replace(step, teacher_logits=each.logits)) for each in step.members.values()]
+
+
 def _bind(method: Callable[..., Any], step: Step) -> dict[str, Any]:
     bound = {name: getattr(step, name) for name in _parameters(method)}
-    missing = [name for name, value in bound.items() if value is None]
+    missing = [name for name, value in bound.items() if value is None and name != "lengths"]
     assert not missing, f"the step lacks {missing}"
     return bound
 
@@ -130,7 +233,7 @@ def _admit(name: str, term: Term) -> None:
             f"is averaged over '{term.rows}', which nobody counts.",
             nearest_hint(term.rows, get_args(Rows)),
         )
-    for parameter in (*_parameters(term.forward), *_parameters(term.prepare)):
+    for parameter in (name for method in _bound(term) for name in _parameters(method)):
         if parameter not in STEP_FIELDS:
             raise UserError(
                 key, target, f"asks for '{parameter}', no field of Step.", nearest_hint(parameter, STEP_FIELDS)
@@ -139,9 +242,9 @@ def _admit(name: str, term: Term) -> None:
     term.validate()
 
 
-def _refuse_non_finite(values: dict[str, Tensor], shares: dict[str, Tensor]) -> None:
-    """One device synchronisation a micro-batch; rows are looked for only when there is something to find."""
-    if torch.isfinite(torch.stack(list(shares.values())).detach()).all():
-        return
-    name = next(name for name, share in shares.items() if not torch.isfinite(share))
-    raise NonFiniteLossError(name, (~torch.isfinite(values[name])).nonzero().flatten().tolist())
+def _admit_schedules(term: Term, schedules: Mapping[str, Schedule]) -> None:
+    """Refuse a schedule with an end that the term does not take; between its ends it takes what it takes at both."""
+    for option, schedule in schedules.items():
+        for value in (schedule.end, schedule.start):  # the start stays
+            setattr(term, option, value)
+            term.validate()

@@ -14,6 +14,13 @@ DIVERGENCES: dict[str, Callable[..., Tensor]] = {
     "forward_kl": divergence.forward_kl,
     "reverse_kl": divergence.reverse_kl,
     "jsd": lambda student, teacher, **options: divergence.jsd(student, teacher, beta=0.3, **options),
+    "skew_forward_kl": lambda student, teacher, **options: divergence.skew_forward_kl(
+        student, teacher, skew=0.1, **options
+    ),
+    "skew_reverse_kl": lambda student, teacher, **options: divergence.skew_reverse_kl(
+        student, teacher, skew=0.1, **options
+    ),
+    "adaptive_kl": divergence.adaptive_kl,
 }
 
 
@@ -78,7 +85,10 @@ def test_beta_weighs_the_teacher() -> None:
 def test_certain_models_that_disagree_give_finite_values_and_gradients() -> None:
     student = torch.tensor([[1e4, 0.0, -1e4]], requires_grad=True)
     teacher = torch.tensor([[-1e4, 0.0, 1e4]])
-    expected = {"forward_kl": 2e4, "reverse_kl": 2e4, "jsd": -0.3 * math.log(0.3) - 0.7 * math.log(0.7)}
+    expected = {
+        **{"forward_kl": 2e4, "reverse_kl": 2e4, "jsd": -0.3 * math.log(0.3) - 0.7 * math.log(0.7)},
+        **{"skew_forward_kl": -math.log(0.1), "skew_reverse_kl": -math.log(0.1), "adaptive_kl": 2e4},
+    }
     for name, divergence_of in DIVERGENCES.items():
         value = divergence_of(student, teacher)
         (gradient,) = torch.autograd.grad(value.sum(), student)
@@ -123,3 +133,109 @@ def test_rows_come_back_in_the_dtype_losses_are_computed_in(given: torch.dtype, 
     for divergence_of in (*DIVERGENCES.values(), divergence.forward_ce):
         assert divergence_of(student, teacher).dtype == computed
         assert divergence_of(student, teacher).shape == (32,)
+
+
+def test_the_target_of_forward_ce_can_be_sharper_than_the_student() -> None:
+    student, teacher = logits(0), logits(1)
+    values = divergence.forward_ce(student, teacher, temperature=2.0, teacher_temperature=0.5, t2_scaling=False)
+    torch.testing.assert_close(values, divergence.forward_ce(student / 2.0, teacher / 0.5))
+    same = divergence.forward_ce(student, teacher, temperature=2.0, teacher_temperature=2.0)
+    torch.testing.assert_close(same, divergence.forward_ce(student, teacher, temperature=2.0))
+
+
+def test_the_skew_is_the_part_of_the_model_that_is_compared() -> None:
+    student, teacher = logits(0), logits(1, scale=3.0)
+    p, q = teacher.softmax(-1), student.softmax(-1)
+    forward = kl_divergence(Categorical(probs=p), Categorical(probs=0.1 * p + 0.9 * q))
+    reverse = kl_divergence(Categorical(probs=q), Categorical(probs=0.1 * q + 0.9 * p))
+    torch.testing.assert_close(divergence.skew_forward_kl(student, teacher, skew=0.1), forward)
+    torch.testing.assert_close(divergence.skew_reverse_kl(student, teacher, skew=0.1), reverse)
+
+
+def test_without_skew_the_plain_divergences_remain() -> None:
+    student, teacher = logits(0), logits(1)
+    for skewed, plain in [
+        (divergence.skew_forward_kl, divergence.forward_kl),
+        (divergence.skew_reverse_kl, divergence.reverse_kl),
+    ]:
+        expected = plain(student, teacher, temperature=2.0)
+        torch.testing.assert_close(skewed(student, teacher, skew=0.0, temperature=2.0), expected)
+        torch.testing.assert_close(skewed(student, teacher, skew=1e-9, temperature=2.0), expected)
+
+
+def test_the_gradient_of_skew_forward_kl_is_its_closed_form() -> None:
+    """d/ds_c = (1 - a) q_c (sum_k q_k p_k / m_k - p_c / m_c), with m = a p + (1 - a) q."""
+    student, teacher = logits(0).requires_grad_(), logits(1)
+    (gradient,) = torch.autograd.grad(divergence.skew_forward_kl(student, teacher, skew=0.3).sum(), student)
+    p, q = teacher.softmax(-1), student.detach().softmax(-1)
+    ratio = p / (0.3 * p + 0.7 * q)
+    torch.testing.assert_close(gradient, 0.7 * q * ((q * ratio).sum(-1, keepdim=True) - ratio))
+
+
+HEAD_ROW = torch.tensor([[0.3, 0.1, 0.4, 0.2]], dtype=torch.float64)  # of the teacher
+STUDENT_ROW = torch.tensor([[0.2, 0.25, 0.35, 0.2]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("head_mass", "head_share"),
+    [(0.5, 0.05 / 0.3), (0.75, 0.15 / 0.3), (0.3, 0.05 / 0.3), (0.95, 0.15 / 0.3)],
+    ids=["the first class alone", "two classes", "the first class whatever its mass", "not the last class"],
+)
+def test_adaptive_kl_weighs_by_the_gap_on_the_teachers_head(head_mass: float, head_share: float) -> None:
+    student, teacher = STUDENT_ROW.log(), HEAD_ROW.log()
+    expected = head_share * divergence.forward_kl(student, teacher)
+    expected = expected + (1.0 - head_share) * divergence.reverse_kl(student, teacher)
+    torch.testing.assert_close(divergence.adaptive_kl(student, teacher, head_mass=head_mass), expected)
+
+
+def test_the_weights_of_adaptive_kl_are_constants_to_the_gradient() -> None:
+    student, teacher = STUDENT_ROW.log().requires_grad_(), HEAD_ROW.log()
+
+    def gradient(values: Tensor) -> Tensor:
+        return torch.autograd.grad(values.sum(), student)[0]
+
+    share = 0.05 / 0.3
+    expected = share * gradient(divergence.forward_kl(student, teacher))
+    expected = expected + (1.0 - share) * gradient(divergence.reverse_kl(student, teacher))
+    torch.testing.assert_close(gradient(divergence.adaptive_kl(student, teacher)), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_adaptive_kl_of_equal_models_is_zero_and_not_zero_by_zero(dtype: torch.dtype) -> None:
+    student = logits(0).to(dtype).requires_grad_()
+    values = divergence.adaptive_kl(student, student.detach())
+    values.sum().backward()
+    assert values.tolist() == [0.0] * 32
+    assert student.grad is not None
+    assert student.grad.abs().max() < 1e-6
+
+
+def test_total_variation_runs_from_zero_to_one() -> None:
+    certain = torch.tensor([[1e4, 0.0], [1e4, 0.0], [0.0, math.log(3.0)]])
+    other = torch.tensor([[0.0, 1e4], [1e4, 0.0], [0.0, 0.0]])
+    assert divergence.tvd(certain, other).tolist() == pytest.approx([1.0, 0.0, 0.25])
+
+
+@pytest.mark.parametrize("divergence_of", [divergence.forward_kl, divergence.forward_ce])
+def test_the_gradient_of_forward_kl_is_temperature_times_the_gap_of_probabilities(
+    divergence_of: Callable[..., Tensor],
+) -> None:
+    student, teacher = logits(0).requires_grad_(), logits(1)
+    (gradient,) = torch.autograd.grad(divergence_of(student, teacher, temperature=3.0).sum(), student)
+    torch.testing.assert_close(gradient, 3.0 * ((student / 3.0).softmax(-1) - (teacher / 3.0).softmax(-1)))
+
+
+def test_the_gradient_of_reverse_kl_is_its_closed_form() -> None:
+    student, teacher = logits(0).requires_grad_(), logits(1)
+    (gradient,) = torch.autograd.grad(divergence.reverse_kl(student, teacher, temperature=3.0).sum(), student)
+    log_q, log_p = (student.detach() / 3.0).log_softmax(-1), (teacher / 3.0).log_softmax(-1)
+    surplus = log_q - log_p - (log_q.exp() * (log_q - log_p)).sum(-1, keepdim=True)
+    torch.testing.assert_close(gradient, 3.0 * log_q.exp() * surplus)
+
+
+def test_the_gradient_of_total_variation_is_its_closed_form() -> None:
+    student, teacher = logits(0).requires_grad_(), logits(1)
+    (gradient,) = torch.autograd.grad(divergence.tvd(student, teacher).sum(), student)
+    p, q = teacher.softmax(-1), student.detach().softmax(-1)
+    sign = (q - p).sign()
+    torch.testing.assert_close(gradient, 0.5 * q * (sign - (q * sign).sum(-1, keepdim=True)))

@@ -1,15 +1,30 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from potstill.errors import UserError
-from potstill.losses.terms import JSD, CrossEntropy, ForwardKL, HiddenMSE, Term
+from potstill.losses import response
+from potstill.losses.feature_terms import HiddenMSE
+from potstill.losses.response_terms import (
+    DKD,
+    AdaptiveKL,
+    ForwardCE,
+    HingeRanking,
+    ListMLE,
+    LogitMSE,
+    MultiTemperatureKL,
+    SkewForwardKL,
+    SkewReverseKL,
+)
+from potstill.losses.terms import JSD, CrossEntropy, ForwardKL, Rows, Term
 from potstill.objective import Objective
 
-from .registry import TERM_DIRECTORY, TERM_NAMES, make_objective, make_step, make_term
+from .registry import TEMPERED_TERMS, TERM_DIRECTORY, TERM_NAMES, loss_of, make_objective, make_step, make_term
 
 IMPOSSIBLE = [
     ("weight", CrossEntropy(weight=-0.5)),
@@ -23,6 +38,24 @@ IMPOSSIBLE = [
     ("temperature", JSD(temperature=0.0)),
     ("beta", JSD(beta=1.1)),
     ("beta", JSD(beta=-0.1)),
+    ("focus", CrossEntropy(focus=0.5)),
+    ("focus", ForwardKL(focus=-1.0)),
+    ("standardise", ForwardKL(standardise=1)),  # type: ignore[arg-type]
+    ("teacher_temperature", ForwardCE(teacher_temperature=0.0)),
+    ("skew", SkewForwardKL(skew=1.0)),
+    ("skew", SkewReverseKL(skew=-0.1)),
+    ("head_mass", AdaptiveKL(head_mass=1.0)),
+    ("centre", LogitMSE(centre="yes")),  # type: ignore[arg-type]
+    ("target_weight", DKD(target_weight=-1.0)),
+    ("non_target_weight", DKD(non_target_weight=math.inf)),
+    ("temperatures", MultiTemperatureKL(temperatures=[])),
+    ("temperatures", MultiTemperatureKL(temperatures=[2.0, 0.0])),
+    ("temperatures", MultiTemperatureKL(temperatures="2,4")),  # type: ignore[arg-type]
+    ("temperatures", MultiTemperatureKL(temperatures=4.0)),  # type: ignore[arg-type]
+    ("t2_scaling", MultiTemperatureKL(t2_scaling=1)),  # type: ignore[arg-type]
+    ("margin", HingeRanking(margin=0.0)),
+    ("top_k", HingeRanking(top_k=1)),
+    ("top_k", ListMLE(top_k=0)),
     ("weight", HiddenMSE("a", "b", weight=-1.0)),
     ("projector", HiddenMSE("a", "b", projector="lienar")),
     ("student_tap", HiddenMSE(3, "b")),  # type: ignore[arg-type]
@@ -55,20 +88,93 @@ def test_a_term_lands_under_its_own_key(name: str) -> None:
     make_term(name).validate()
 
 
-@pytest.mark.parametrize("option", ["label_smoothing", "temperature", "t2_scaling", "beta"])
-def test_every_option_of_a_term_moves_its_value(option: str) -> None:
-    name, changed = {
-        "label_smoothing": ("ce", 0.3),
-        "temperature": ("reverse_kl", 3.0),
-        "t2_scaling": ("kd", False),
-        "beta": ("jsd", 0.1),
-    }[option]
+OPTIONS = {
+    "ce": {"label_smoothing": 0.3, "focus": 2.0},
+    "kd": {"temperature": 3.0, "t2_scaling": False, "standardise": True, "focus": 2.0},
+    "reverse_kl": {"temperature": 3.0, "standardise": True, "focus": 2.0},
+    "jsd": {"beta": 0.1, "temperature": 3.0, "standardise": True, "focus": 2.0},
+    "forward_ce": {"temperature": 3.0, "teacher_temperature": 3.0, "standardise": True, "focus": 2.0},
+    "skew_forward_kl": {"skew": 0.5, "temperature": 3.0, "standardise": True, "focus": 2.0},
+    "skew_reverse_kl": {"skew": 0.5, "temperature": 3.0, "standardise": True, "focus": 2.0},
+    "adaptive_kl": {"head_mass": 0.95, "temperature": 3.0, "standardise": True, "focus": 2.0},
+    "tvd": {"temperature": 3.0, "standardise": True, "focus": 2.0},
+    "logit_mse": {"centre": False},
+    "dkd": {"target_weight": 0.0, "non_target_weight": 2.0, "temperature": 2.0, "standardise": True, "focus": 2.0},
+    "dist_inter": {"temperature": 3.0, "standardise": True, "focus": 2.0},
+    "dist_intra": {"temperature": 3.0, "standardise": True, "focus": 2.0},
+    "multi_temperature_kl": {"temperatures": [1.0], "t2_scaling": False},
+    "hinge_ranking": {"margin": 0.1, "top_k": 3},
+    "list_mle": {"top_k": 3},
+    "minilm": {"student_layer": 0, "teacher_layer": 0},
+    "minilm_v2": {"student_layer": 0, "teacher_layer": 0, "num_heads": 1, "relations": ["keys"]},
+}
+
+
+@pytest.mark.parametrize(("name", "option"), [(name, option) for name in OPTIONS for option in OPTIONS[name]])
+def test_every_option_of_a_term_moves_its_value(name: str, option: str) -> None:
     step = make_step()
     values = [
-        make_objective(name, step, **options)(step, {"labelled": 1, "scored": 1})[0].item()
-        for options in ({}, {option: changed})
+        make_objective(name, step, **options)(step, dict.fromkeys(get_args(Rows), 1))[0].item()
+        for options in ({}, {option: OPTIONS[name][option]})
     ]
     assert values[0] != pytest.approx(values[1], rel=1e-2)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_no_option_of_a_term_is_left_without_effect(name: str) -> None:
+    configured = set(OmegaConf.load(TERM_DIRECTORY / f"{name}.yaml")) - {"_target_", "weight"}
+    assert configured - {"t2_scaling"} == set(OPTIONS[name]) - {"t2_scaling"}
+
+
+def test_squared_temperature_can_be_had_and_left_out_of_every_tempered_term() -> None:
+    step = make_step()
+    for name in TEMPERED_TERMS:
+        with_, without = (
+            make_objective(name, step, temperature=3.0, t2_scaling=scaled)(step, {"labelled": 1, "scored": 1})[0]
+            for scaled in (True, False)
+        )
+        assert with_.item() == pytest.approx(9.0 * without.item()), name
+
+
+def test_more_places_than_classes_are_refused_before_training() -> None:
+    with pytest.raises(UserError, match="more than the 7 classes") as caught:
+        make_objective("hinge_ranking", make_step(), top_k=8)
+    assert caught.value.key == "loss.term.hinge_ranking.top_k"
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "key"),
+    [("dist_inter", {}, "loss.term.dist_inter"), ("kd", {"standardise": True}, "loss.term.kd.standardise")],
+)
+def test_two_classes_that_leave_no_gradient_are_refused(name: str, options: dict[str, bool], key: str) -> None:
+    step = make_step()
+    objective = make_objective(name, step, **options)
+    for field in ("student_logits", "teacher_logits"):
+        setattr(step, field, getattr(step, field)[:, :2].detach())
+    student = step.student_logits = torch.nn.Parameter(step.student_logits)  # type: ignore[arg-type]
+    loss_of(objective, step).backward()
+    assert student.grad is not None
+    assert student.grad.abs().max() < 1e-6, "no need to refuse"
+    with pytest.raises(UserError, match="gradient") as caught:
+        objective.prepare(step)
+    assert caught.value.key == key
+    step.student_logits, step.teacher_logits = torch.randn(4, 3), torch.randn(4, 3)
+    objective.prepare(step)
+
+
+def test_all_pairs_of_a_vocabulary_are_not_formed_by_default() -> None:
+    rows = torch.zeros(2, 1001)
+    with pytest.raises(UserError, match="all pairs of 1001 classes"):
+        HingeRanking().prepare(rows, rows)
+    HingeRanking(top_k=10).prepare(rows, rows)
+
+
+def test_the_mean_of_dist_within_classes_is_that_of_the_whole_batch() -> None:
+    step = make_step()
+    assert step.student_logits is not None
+    assert step.teacher_logits is not None
+    expected = response.dist_intra(step.student_logits, step.teacher_logits).mean()
+    assert loss_of(make_objective("dist_intra", step), step).item() == pytest.approx(expected.item())
 
 
 def hidden_term(student_shape: tuple[int, ...], teacher_shape: tuple[int, ...], projector: str) -> HiddenMSE:

@@ -1,6 +1,7 @@
 """Terms: named, weighted parts of an objective. Each binds a pure loss to the fields of a Step, by name.
 
-A new term is a subclass of `Term` and a file `conf/loss/term/<name>.yaml` that names it in `_target_`.
+A new term is a subclass of `Term` and a file `conf/loss/term/<name>.yaml` that names it in `_target_`. Its options are
+the fields of a dataclass: what a base class offers, each subclass has without repeating it.
 """
 
 # N rows, C classes, P attended positions (or images), D width
@@ -8,38 +9,66 @@ A new term is a subclass of `Term` and a file `conf/loss/term/<name>.yaml` that 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Literal, NoReturn
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, NoReturn, TypedDict
 
 from torch import Tensor, nn
 
 from potstill.errors import UserError, nearest_hint
-from potstill.losses import divergence, hidden, response
-from potstill.losses.precision import upcast
-from potstill.losses.projection import projection, without_width
+from potstill.losses import divergence, response
+from potstill.losses.layers import Layers
+from potstill.losses.projection import PROJECTORS
 
-Rows = Literal["labelled", "scored", "positions"]
+Rows = Literal["labelled", "scored", "positions", "examples"]
 
 
+class Tempering(TypedDict):
+    """The options that every tempered divergence has."""
+
+    temperature: float
+    t2_scaling: bool
+
+
+@dataclass(eq=False, repr=False)  # a module is equal to itself alone, and shows itself as modules do
 class Term(nn.Module):
     """One part of the objective: `forward` asks for fields of Step by the names of its parameters.
 
     It returns one value a row, `[rows]`, differentiable in the student's fields; the objective divides and weighs.
 
     name: the key under `loss.term`, given by the objective.
-    rows: what its mean is taken over: `labelled` rows, all `scored` rows, or attended `positions` (images: one each).
-        Rows that do not count are left out or have the value 0.
-    student_taps, teacher_taps: module paths whose outputs it needs in `student_hidden` and `teacher_hidden`.
+    rows: what its mean is taken over: `labelled` rows, all `scored` rows, attended `positions` (images: one each), or
+        `examples`. Rows that do not count are left out or have the value 0.
+    couples_rows: a row's value depends on the rows beside it, so the loss depends on how a batch is cut. Such a term
+        takes neither micro-batches nor several ranks (`losses/coupling.py`).
     """
 
-    rows: Rows = "scored"
-    student_taps: tuple[str, ...] = ()
-    teacher_taps: tuple[str, ...] = ()
+    rows: ClassVar[Rows] = "scored"
+    couples_rows: ClassVar[bool] = False
 
-    def __init__(self, weight: float = 1.0) -> None:
+    weight: float = field(default=1.0, kw_only=True)
+
+    def __post_init__(self) -> None:
         super().__init__()
         self.name = type(self).__name__
-        self.weight = weight
+
+    @property
+    def student_taps(self) -> tuple[str, ...]:
+        """Module paths whose outputs it needs in `student_hidden`."""
+        return ()
+
+    @property
+    def teacher_taps(self) -> tuple[str, ...]:
+        """The same of `teacher_hidden`."""
+        return ()
+
+    @property
+    def by_layer(self) -> bool:
+        """Whether `locate` has to be called, with the layers of both models, before it knows its taps."""
+        return False
+
+    def locate(self, student: Layers, teacher: Layers) -> None:
+        """Find the taps of the layers that the options number. UserError where there are no such layers."""
 
     def validate(self) -> None:
         """Refuse impossible options. Raises UserError; called by the objective once the term knows its name."""
@@ -50,6 +79,19 @@ class Term(nn.Module):
 
         Overrides ask for fields of Step by name, as `forward` does.
         """
+
+    def update(self) -> None:
+        """Take in what a Step held, after its gradient was taken; for terms that remember earlier steps.
+
+        Overrides ask for fields of Step by name, as `forward` does.
+        """
+
+    def check_rows(self, num_rows: Mapping[str, int]) -> None:
+        """Refuse a batch of so many rows, by kind, that no memory holds what is made of it (UserError)."""
+
+    def report(self) -> dict[str, Tensor]:
+        """What it learned by itself, to be logged at every step: one number, `[1]`, by name."""
+        return {}
 
     def refuse(self, option: str, problem: str, fix: str) -> NoReturn:
         """Raise a UserError about one of the term's options."""
@@ -64,36 +106,45 @@ class Term(nn.Module):
         if not is_number or not accepts(value):
             self.refuse(option, f"must be {expected}.", f"Write loss.term.{self.name}.{option}=1.0, for example.")
 
+    def require_bool(self, option: str) -> None:
+        """Refuse an option that is neither true nor false."""
+        if not isinstance(getattr(self, option), bool):
+            self.refuse(option, "must be true or false.", f"Write loss.term.{self.name}.{option}=true.")
 
+    def require_projector(self) -> None:
+        """Refuse a `projector` that is no key of `projection.PROJECTORS`."""
+        if (kind := getattr(self, "projector")) not in PROJECTORS:  # noqa: B009  an option of subclasses
+            self.refuse("projector", "is no projector.", nearest_hint(kind, PROJECTORS))
+
+    def require_focus(self) -> None:
+        """Refuse a `focus` for which `response.focused` is not differentiable, or that would favour easy rows."""
+        self.require_number("focus", "0 (off) or a number >= 1", lambda focus: focus == 0.0 or focus >= 1.0)
+
+
+@dataclass(eq=False, repr=False)
 class CrossEntropy(Term):
-    """Cross-entropy of the gold label (`response.cross_entropy`), over labelled rows."""
+    """Cross-entropy of the gold label (`response.cross_entropy`), over labelled rows.
+
+    focus: weighs each row by how hard it is (`response.focused`), which makes this the focal loss; 0 is off.
+    """
 
     rows = "labelled"
 
-    def __init__(self, weight: float = 1.0, label_smoothing: float = 0.0) -> None:
-        super().__init__(weight)
-        self.label_smoothing = label_smoothing
+    label_smoothing: float = 0.0
+    focus: float = 0.0
 
     def validate(self) -> None:
         super().validate()
         self.require_number("label_smoothing", "a number from 0 to 1", lambda share: 0.0 <= share <= 1.0)
+        self.require_focus()
 
     def forward(self, student_logits: Tensor, labels: Tensor) -> Tensor:
-        return response.cross_entropy(student_logits, labels, label_smoothing=self.label_smoothing)
+        values_N = response.cross_entropy(student_logits, labels, label_smoothing=self.label_smoothing)
+        return response.focused(values_N, self.focus)
 
 
-class DivergenceTerm(Term):
-    """Base of the terms that compare tempered class distributions row by row, over scored rows."""
-
-    def __init__(self, weight: float = 1.0, temperature: float = 1.0, t2_scaling: bool = True) -> None:
-        super().__init__(weight)
-        self.temperature, self.t2_scaling = temperature, t2_scaling
-
-    def validate(self) -> None:
-        super().validate()
-        self.require_number("temperature", "a finite number > 0", lambda temperature: temperature > 0.0)
-        if not isinstance(self.t2_scaling, bool):
-            self.refuse("t2_scaling", "must be true or false.", f"Write loss.term.{self.name}.t2_scaling=true.")
+class LogitTerm(Term):
+    """Base of the terms that compare logits column by column, over scored rows."""
 
     def prepare(self, student_logits: Tensor, teacher_logits: Tensor) -> None:
         num_student, num_teacher = student_logits.shape[-1], teacher_logits.shape[-1]
@@ -107,83 +158,77 @@ class DivergenceTerm(Term):
             )
 
 
+@dataclass(eq=False, repr=False)
+class DivergenceTerm(LogitTerm):
+    """Base of the terms that compare tempered class distributions row by row: a subclass defines `divergence`.
+
+    standardise: standardise both models' logits first (`response.standardise_logits`).
+    focus: weighs each row by its own value (`response.focused`): hard rows count for more; 0 is off.
+    """
+
+    temperature: float = 1.0
+    t2_scaling: bool = True
+    standardise: bool = False
+    focus: float = 0.0
+
+    def validate(self) -> None:
+        super().validate()
+        self.require_number("temperature", "a finite number > 0", lambda temperature: temperature > 0.0)
+        self.require_bool("t2_scaling")
+        self.require_bool("standardise")
+        self.require_focus()
+
+    def prepare(self, student_logits: Tensor, teacher_logits: Tensor) -> None:
+        super().prepare(student_logits, teacher_logits)
+        if self.standardise and teacher_logits.shape[-1] < 3:
+            problem = "leaves of two classes only which is the larger, and no gradient."
+            self.refuse("standardise", problem, f"Write loss.term.{self.name}.standardise=false.")
+
+    def forward(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        return self.finished(self.divergence(*self.seen(student_logits, teacher_logits)))
+
+    def divergence(self, student_NC: Tensor, teacher_NC: Tensor) -> Tensor:
+        """One value a row, `[N]`."""
+        raise NotImplementedError
+
+    def seen(self, student_NC: Tensor, teacher_NC: Tensor) -> tuple[Tensor, Tensor]:
+        """Both models' logits as the divergence gets them."""
+        if not self.standardise:
+            return student_NC, teacher_NC
+        return response.standardise_logits(student_NC), response.standardise_logits(teacher_NC)
+
+    def finished(self, values_N: Tensor) -> Tensor:
+        """What the objective gets of the divergence's values."""
+        return response.focused(values_N, self.focus)
+
+    @property
+    def tempering(self) -> Tempering:
+        return {"temperature": self.temperature, "t2_scaling": self.t2_scaling}
+
+
 class ForwardKL(DivergenceTerm):
     """KL(teacher || student) (`divergence.forward_kl`): knowledge distillation."""
 
-    def forward(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        return divergence.forward_kl(
-            student_logits, teacher_logits, temperature=self.temperature, t2_scaling=self.t2_scaling
-        )
+    def divergence(self, student_NC: Tensor, teacher_NC: Tensor) -> Tensor:
+        return divergence.forward_kl(student_NC, teacher_NC, **self.tempering)
 
 
 class ReverseKL(DivergenceTerm):
     """KL(student || teacher) (`divergence.reverse_kl`)."""
 
-    def forward(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        return divergence.reverse_kl(
-            student_logits, teacher_logits, temperature=self.temperature, t2_scaling=self.t2_scaling
-        )
+    def divergence(self, student_NC: Tensor, teacher_NC: Tensor) -> Tensor:
+        return divergence.reverse_kl(student_NC, teacher_NC, **self.tempering)
 
 
+@dataclass(eq=False, repr=False)
 class JSD(DivergenceTerm):
     """Generalised Jensen-Shannon divergence (`divergence.jsd`); `beta` weighs the teacher."""
 
-    def __init__(
-        self, weight: float = 1.0, beta: float = 0.5, temperature: float = 1.0, t2_scaling: bool = True
-    ) -> None:
-        super().__init__(weight, temperature, t2_scaling)
-        self.beta = beta
+    beta: float = 0.5
 
     def validate(self) -> None:
         super().validate()
         self.require_number("beta", "a number from 0 (forward KL) to 1 (reverse KL)", lambda beta: 0.0 <= beta <= 1.0)
 
-    def forward(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        return divergence.jsd(
-            student_logits, teacher_logits, beta=self.beta, temperature=self.temperature, t2_scaling=self.t2_scaling
-        )
-
-
-PROJECTORS = ("linear", "none")
-
-
-class HiddenMSE(Term):
-    """Mean squared difference of two taps (`hidden.hidden_mse`), over attended positions.
-
-    projector: `linear` learns a `projection` from the student's width to the teacher's, trained with the student and
-        dropped with the objective; `none` compares directly.
-    """
-
-    rows = "positions"
-
-    def __init__(self, student_tap: str, teacher_tap: str, weight: float = 1.0, projector: str = "linear") -> None:
-        super().__init__(weight)
-        self.student_tap, self.teacher_tap = student_tap, teacher_tap
-        self.student_taps, self.teacher_taps = (student_tap,), (teacher_tap,)
-        self.projector = projector
-        self.projection: nn.Module | None = None
-
-    def validate(self) -> None:
-        super().validate()
-        for option in ("student_tap", "teacher_tap"):
-            if not isinstance(getattr(self, option), str):
-                self.refuse(option, "must be the path of a module.", "List them: potstill inspect")
-        if self.projector not in PROJECTORS:
-            self.refuse("projector", "is no projector.", nearest_hint(self.projector, PROJECTORS))
-
-    def prepare(self, student_hidden: dict[str, Tensor], teacher_hidden: dict[str, Tensor]) -> None:
-        student, teacher = student_hidden[self.student_tap], teacher_hidden[self.teacher_tap]
-        self._refuse_mismatch(student, teacher)
-        self.projection = nn.Identity() if self.projector == "none" else projection(student, teacher)
-
-    def forward(self, student_hidden: dict[str, Tensor], teacher_hidden: dict[str, Tensor]) -> Tensor:
-        assert self.projection is not None, "prepare(step) comes before forward"
-        projected = self.projection(upcast(student_hidden[self.student_tap]))
-        return hidden.hidden_mse(projected, teacher_hidden[self.teacher_tap])
-
-    def _refuse_mismatch(self, student: Tensor, teacher: Tensor) -> None:
-        gives = f"the student gives {list(student.shape)}, the teacher's '{self.teacher_tap}' {list(teacher.shape)}"
-        if without_width(student) != without_width(teacher):
-            self.refuse("student_tap", f"cannot be compared: {gives}.", "Choose taps of the same kind of module.")
-        if self.projector == "none" and student.shape != teacher.shape:
-            self.refuse("projector", f"needs equal widths: {gives}.", f"Write loss.term.{self.name}.projector=linear.")
+    def divergence(self, student_NC: Tensor, teacher_NC: Tensor) -> Tensor:
+        return divergence.jsd(student_NC, teacher_NC, beta=self.beta, **self.tempering)

@@ -1,0 +1,170 @@
+"""Divergences from a teacher of which only the top-k log-probabilities are known.
+
+All take the student's logits `[N, C]`, the teacher's log-probabilities at temperature 1 `[N, K]`, over the whole
+vocabulary, and their class numbers `[N, K]`, no two alike in a row. They return a value a row, in nats, and the
+teacher's probability inside the top-k at temperature 1: how much of the teacher is known at all. More than 1 there
+says that these are no log-probabilities.
+
+`topk_mode` says what becomes of the C - K other classes:
+
+tail: one more class of both models, so that two distributions over K + 1 classes are compared: >= 0, and 0 with
+    gradient 0 where the models agree. A lower bound of the dense divergence. The default.
+renormalise_both: both models are renormalised over the top-k. A divergence as well, but blind to the student's mass
+    outside, which may grow.
+raw: the dense sum, broken off after K classes. The KLs may be below 0 and have a gradient where the models agree:
+    reverse KL is lowered by moving mass out of the teacher's top-k, where nothing is compared. Jensen-Shannon has
+    neither fault, but is blind outside.
+renormalise_teacher: the teacher over the top-k, the student over everything. Only reverse KL may be below 0, but where
+    the models agree all go on to draw the student's mass into the top-k.
+
+A temperature is applied before classes are merged, and what it does to the teacher's other classes depends on each of
+them. `log_normaliser_N`, log sum_c p_nc^(1/T) over the whole vocabulary, kept when the teacher was asked, makes `tail`
+and `raw` exact. Without it, and T other than 1, both models' other classes are taken as equally probable; agreeing
+models are then at 0 too. The other two modes need no such number.
+"""
+
+# N rows, C classes (or vocabulary), K known classes, B what is compared: K of them, or K + 1 with the tail
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from potstill.losses.distributions import jensen_shannon, kl, log_softmax, scale
+from potstill.losses.precision import upcast
+
+TopkMode = Literal["tail", "renormalise_both", "raw", "renormalise_teacher"]
+TOPK_MODES: tuple[TopkMode, ...] = get_args(TopkMode)
+
+
+class Sparse(NamedTuple):
+    """values: nats a row, `[N]`. mass: the teacher's probability inside the top-k at temperature 1, `[N]`."""
+
+    values: Tensor
+    mass: Tensor
+
+
+def sparse_forward_kl(
+    student_NC: Tensor,
+    teacher_NK: Tensor,
+    ids_NK: Tensor,
+    *,
+    temperature: float = 1.0,
+    t2_scaling: bool = True,
+    topk_mode: TopkMode = "tail",
+    log_normaliser_N: Tensor | None = None,
+) -> Sparse:
+    """KL(teacher || student) over what is known of the teacher; see the top of this file.
+
+    d_n = T^2 * sum_b p_nb (log p_nb - log q_nb)
+
+    T and T^2 as in `divergence.forward_kl`, which this is where K = C, and for `tail` where the two models' other
+    classes, tempered, are in proportion to each other.
+
+    Agrees with the ghost-token form (`tail`, T = 1). Differs: DistillKit's tail at other temperatures, which raises the
+    merged probability itself to 1/T, as if it were one class, while the student's classes are tempered apart.
+    """
+    log_p_NB, log_q_NB = _compared(student_NC, teacher_NK, ids_NK, temperature, topk_mode, log_normaliser_N)
+    return Sparse(scale(temperature, t2_scaling) * kl(log_p_NB, log_q_NB), _mass(teacher_NK))
+
+
+def sparse_reverse_kl(
+    student_NC: Tensor,
+    teacher_NK: Tensor,
+    ids_NK: Tensor,
+    *,
+    temperature: float = 1.0,
+    t2_scaling: bool = True,
+    topk_mode: TopkMode = "tail",
+    log_normaliser_N: Tensor | None = None,
+) -> Sparse:
+    """KL(student || teacher) over what is known of the teacher; see the top of this file.
+
+    d_n = T^2 * sum_b q_nb (log q_nb - log p_nb)
+
+    Do not train on `raw`: it falls as the student leaves the teacher's top-k, down to 0 and below.
+    """
+    log_p_NB, log_q_NB = _compared(student_NC, teacher_NK, ids_NK, temperature, topk_mode, log_normaliser_N)
+    return Sparse(scale(temperature, t2_scaling) * kl(log_q_NB, log_p_NB), _mass(teacher_NK))
+
+
+def sparse_jsd(
+    student_NC: Tensor,
+    teacher_NK: Tensor,
+    ids_NK: Tensor,
+    *,
+    beta: float,
+    temperature: float = 1.0,
+    t2_scaling: bool = True,
+    topk_mode: TopkMode = "tail",
+    log_normaliser_N: Tensor | None = None,
+) -> Sparse:
+    """Generalised Jensen-Shannon divergence over what is known of the teacher; see the top of this file.
+
+    d_n = T^2 * sum_b (beta p_nb (log p_nb - log m_nb) + (1 - beta) q_nb (log q_nb - log m_nb)),
+    m = beta p + (1 - beta) q
+
+    `beta` weighs the teacher; at 0 and 1 the two KLs, as in `divergence.jsd`.
+    """
+    log_p_NB, log_q_NB = _compared(student_NC, teacher_NK, ids_NK, temperature, topk_mode, log_normaliser_N)
+    return Sparse(scale(temperature, t2_scaling) * jensen_shannon(log_p_NB, log_q_NB, beta), _mass(teacher_NK))
+
+
+def _mass(teacher_NK: Tensor) -> Tensor:
+    return upcast(teacher_NK).logsumexp(dim=-1).exp()
+
+
+def _compared(
+    student_NC: Tensor,
+    teacher_NK: Tensor,
+    ids_NK: Tensor,
+    temperature: float,
+    topk_mode: TopkMode,
+    log_normaliser_N: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of teacher and student over what is compared, `[N, B]` each."""
+    assert topk_mode in TOPK_MODES, topk_mode
+    teacher_NK = upcast(teacher_NK)
+    num_others = student_NC.shape[-1] - teacher_NK.shape[-1]
+    if topk_mode == "renormalise_both" or num_others == 0:
+        return log_softmax(teacher_NK, temperature), log_softmax(student_NC.gather(-1, ids_NK), temperature)
+    if topk_mode == "renormalise_teacher":
+        return log_softmax(teacher_NK, temperature), log_softmax(student_NC, temperature).gather(-1, ids_NK)
+    if log_normaliser_N is None:
+        log_p_NB = _tempered_evenly(_with_rest(teacher_NK), num_others, temperature)
+        log_q_NB = _tempered_evenly(_merged(log_softmax(student_NC, 1.0), ids_NK), num_others, temperature)
+    else:
+        log_p_NB = _with_rest(teacher_NK / temperature - upcast(log_normaliser_N).unsqueeze(-1))
+        log_q_NB = _merged(log_softmax(student_NC, temperature), ids_NK)
+    return (log_p_NB, log_q_NB) if topk_mode == "tail" else (log_p_NB[:, :-1], log_q_NB[:, :-1])
+
+
+def _merged(log_q_NC: Tensor, ids_NK: Tensor) -> Tensor:
+    """Log-probabilities of the known classes and, as one, of all others, `[N, K + 1]`."""
+    log_others_N1 = log_q_NC.scatter(-1, ids_NK, -math.inf).logsumexp(dim=-1, keepdim=True)
+    return torch.cat([log_q_NC.gather(-1, ids_NK), log_others_N1], dim=-1)
+
+
+def _with_rest(log_p_NK: Tensor) -> Tensor:
+    """What is missing to 1 as one more class, `[N, K + 1]`.
+
+    The rest is known as well as stored numbers add up, and by rounding they may add up to 1 or more; an empty class
+    would be infinitely far from any student. So it is at least the machine's epsilon.
+    """
+    rest_N1 = -torch.expm1(log_p_NK.logsumexp(dim=-1, keepdim=True))
+    floor = rest_N1.new_tensor(torch.finfo(rest_N1.dtype).eps)
+    return torch.cat([log_p_NK, torch.maximum(rest_N1, floor).log()], dim=-1)
+
+
+def _tempered_evenly(log_p_NB: Tensor, num_others: int, temperature: float) -> Tensor:
+    """Tempered as if the last entry stood for `num_others` classes of equal probability, and merged again.
+
+    n (r / n)^(1/T) = r^(1/T) n^(1 - 1/T), then divided by the sum over all classes.
+    """
+    of_others = (1.0 - 1.0 / temperature) * math.log(num_others)
+    tempered_NB = log_p_NB / temperature
+    tempered_NB = torch.cat([tempered_NB[:, :-1], tempered_NB[:, -1:] + of_others], dim=-1)
+    return tempered_NB.log_softmax(dim=-1)
