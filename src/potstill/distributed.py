@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch
-from torch import distributed
+from torch import Tensor, distributed
 
 
 def world_size() -> int:
     return distributed.get_world_size() if _is_running() else 1
+
+
+def rank() -> int:
+    return distributed.get_rank() if _is_running() else 0
 
 
 def sum_over_ranks(counts: dict[str, int], device: torch.device) -> dict[str, int]:
@@ -19,6 +26,35 @@ def sum_over_ranks(counts: dict[str, int], device: torch.device) -> dict[str, in
 def max_over_ranks(count: int, device: torch.device) -> int:
     """The largest count of any rank."""
     return _reduced([count], distributed.ReduceOp.MAX, device)[0]
+
+
+def add_over_ranks(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Every scalar summed over all ranks, in one call, where the values are."""
+    if not _is_running():
+        return values
+    totals = torch.stack([value.float() for value in values.values()])
+    distributed.all_reduce(totals)
+    return dict(zip(values, totals.unbind(), strict=True))
+
+
+def add_in_place(tensors: Iterable[Tensor]) -> None:
+    """Every tensor becomes the sum of its like on all ranks."""
+    if _is_running():
+        for tensor in tensors:
+            distributed.all_reduce(tensor)
+
+
+def first_of_ranks(text: str | None) -> str | None:
+    """The text of the lowest rank that has one; None where none has."""
+    return next((text for text in of_every_rank(text) if text is not None), None)
+
+
+def of_every_rank(value: Any) -> list[Any]:
+    """The values of all ranks, in their order, on each of them."""
+    values = [value] * world_size()
+    if _is_running():
+        distributed.all_gather_object(values, value)
+    return values
 
 
 def _reduced(counts: list[int], operation: distributed.ReduceOp.RedOpType, device: torch.device) -> list[int]:
