@@ -27,8 +27,11 @@ class TinyModule(pl.LightningModule):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(()))
         self.accuracies = list(accuracies)
+        self.asked = {"stop": False, "save": False}
+        self.agreed = dict(self.asked)
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:  # noqa: ARG002
+        self.agreed = dict(self.asked)
         loss = (self.weight - 1.0).square()
         self.log("train/loss", loss, prog_bar=True)
         return loss
@@ -50,8 +53,8 @@ def batches(num_batches: int = 2) -> DataLoader:
     return DataLoader([batch] * num_batches, batch_size=None)  # type: ignore[arg-type]
 
 
-def fit(module: pl.LightningModule, *, epochs: int = 3, **options: Any) -> pl.Trainer:
-    """`module` trained by a real, silent Lightning trainer."""
+def fit(module: pl.LightningModule, *, epochs: int = 3, ckpt_path: Any = None, **options: Any) -> pl.Trainer:
+    """`module` trained by a real, silent Lightning trainer, from the start or from a checkpoint."""
     defaults: dict[str, Any] = {
         "logger": False,
         "enable_checkpointing": False,
@@ -62,7 +65,7 @@ def fit(module: pl.LightningModule, *, epochs: int = 3, **options: Any) -> pl.Tr
         "num_sanity_val_steps": 0,
     }
     trainer = pl.Trainer(max_epochs=epochs, **{**defaults, **options})
-    trainer.fit(module, batches(), batches(1))
+    trainer.fit(module, batches(), batches(1), ckpt_path=ckpt_path)
     return trainer
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import wandb
 
 from potstill.errors import UserError
-from potstill.tracking.logger import csv_logger, finish, wandb_logger, with_metrics_file
+from potstill.tracking.logger import best_before, best_of, csv_logger, finish, wandb_logger, with_metrics_file
 from potstill.tracking.record import log_evaluation, log_summary
 
 from .conftest import TinyModule, fit, read_back, read_records, wandb_directories
@@ -18,14 +19,14 @@ from .conftest import TinyModule, fit, read_back, read_records, wandb_directorie
 def test_metrics_of_a_training_are_read_back_by_the_clients_own_reader(start, tmp_path):
     logger = start(tags=["first", "tiny"])
     fit(TinyModule(), logger=logger)
-    log_summary([logger], {"best/val/accuracy": 0.9})
+    log_summary([logger], {"cost/parameters": 1})
     finish([logger])
 
     run = read_back(tmp_path / "run")
     assert (run["state"], run["exit_code"], run["project"], run["name"]) == ("finished", 0, "potstill", "run")
     assert run["tags"] == ["first", "tiny"]
     assert run["summary"]["val/accuracy"] == pytest.approx(0.7)
-    assert run["summary"]["best/val/accuracy"] == 0.9
+    assert run["summary"]["cost/parameters"] == 1
     assert run["summary"]["status"] == "finished"
     [start_record] = read_records(tmp_path / "run", "run")
     assert (start_record["run_group"], start_record["job_type"]) == ("digits", "train")
@@ -41,6 +42,38 @@ def test_every_metric_is_drawn_over_the_trainers_step(start, tmp_path):
     assert [item["trainer/global_step"] for item in history if "train/loss" in item] == [0, 1, 2, 3, 4, 5]
     metrics = read_records(tmp_path / "run", "metric")
     assert any(m.get("glob_name") == "*" and m.get("step_metric") == "trainer/global_step" for m in metrics)
+
+
+@pytest.mark.slow
+def test_the_best_of_the_training_stands_beside_the_number_of_the_kept_weights(start, tmp_path):
+    logger = start()
+    fit(TinyModule(), logger=logger)
+    log_summary([logger], {"val/accuracy": 0.9, "val/loss": 0.5})  # kept for their accuracy
+    finish([logger])
+    summary = read_back(tmp_path / "run")["summary"]
+    assert (summary["val/accuracy"], summary["best/val/accuracy"]) == (0.9, pytest.approx(0.9))
+    assert (summary["val/loss"], summary["best/val/loss"]) == (0.5, pytest.approx(1 / 3))
+
+
+@pytest.mark.slow
+def test_a_run_that_goes_on_forgets_no_best(start, tmp_path):
+    header, kept, trained_again = "step,train/loss,val/accuracy", "1,,0.9", "4,,0.99"
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/metrics.csv").write_text("\n".join([header, "0,0.1,", kept, trained_again, ""]))
+    logger = start(resume_step=2)
+    logger.log_metrics({"val/accuracy": 0.7}, 2)
+    finish([logger])
+    summary = read_back(tmp_path / "run")["summary"]
+    assert (summary["val/accuracy"], summary["best/val/accuracy"]) == (0.7, 0.9)
+    assert best_before(tmp_path / "run", None) == {}
+
+
+def test_what_is_not_finite_is_never_the_best():
+    assert best_of({}, {"val/loss": math.nan, "val/accuracy": 0.5}) == {"val/accuracy": 0.5}
+    assert best_of({"val/loss": 1.0}, {"val/loss": math.nan, "train/loss": 0.0}) == {"val/loss": 1.0}
+    assert (
+        best_of({"val/loss": 1.0, "val/accuracy": 0.5}, {"val/loss": 2.0, "val/accuracy": 0.6})["val/accuracy"] == 0.6
+    )
 
 
 @pytest.mark.slow

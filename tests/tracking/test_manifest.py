@@ -10,8 +10,9 @@ import pytest
 import torch
 import transformers
 
+from potstill.errors import StoppedError
 from potstill.tracking import manifest as module
-from potstill.tracking.manifest import closed, git_state, manifest, write_json
+from potstill.tracking.manifest import closed, git_state, manifest, resumed, write_json
 
 
 @pytest.fixture
@@ -55,6 +56,41 @@ def test_the_end_of_a_run_is_recorded_with_its_status():
     assert begun["finished_at"] is None
 
 
+def test_a_run_that_goes_on_keeps_what_its_start_said_and_adds_when_and_from_where(monkeypatch):
+    monkeypatch.setenv("MY_API_KEY", "confidential")
+    begun = {**manifest(seeds={"seed": 3}, fingerprints={"data": "d"}, command=["a"]), "started_at": "2026-01-01"}
+    ended = closed(begun, "interrupted")
+    again = resumed(ended, 12, command=["potstill", "train", "--resume", "x", "note=confidential"])
+    assert (again["status"], again["finished_at"], again["command"]) == ("running", None, ["a"])
+    assert {name: again[name] for name in begun if name not in ("status", "finished_at")} == {
+        name: begun[name] for name in begun if name not in ("status", "finished_at")
+    }
+    [entry] = again["resumes"]
+    assert set(entry) == {"at", "from_step", "command"}, "git and versions are as they were"
+    assert (entry["from_step"], entry["command"][-1]) == (12, "note=<hidden>")
+    assert "resumes" not in ended
+
+
+def test_versions_are_named_at_the_resume_that_changed_them_and_not_again(monkeypatch):
+    begun = manifest(seeds={}, fingerprints={})
+    monkeypatch.setattr(module, "_version", lambda name: f"{name} of tomorrow")
+    first = resumed(begun, 1)
+    second = resumed(closed(first, "failed"), 2)
+    monkeypatch.undo()
+    third = resumed(closed(second, "failed"), 3)
+    assert [sorted(entry) for entry in third["resumes"]] == [
+        ["at", "command", "from_step", "versions"],
+        ["at", "command", "from_step"],
+        ["at", "command", "from_step", "versions"],
+    ]
+    assert third["versions"] == third["resumes"][2]["versions"] != third["resumes"][0]["versions"]
+
+
+def test_a_run_cannot_end_in_a_way_that_nobody_knows():
+    with pytest.raises(ValueError, match="finished"):
+        closed(manifest(seeds={}, fingerprints={}), "done")
+
+
 def test_a_changed_tracked_file_marks_the_checkout_dirty(checkout):
     commit = _git(checkout, "rev-parse", "HEAD")
     assert git_state(checkout) == {"commit": commit, "dirty": False}
@@ -89,7 +125,7 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_litter(tmp_path):
     assert json.loads(path.read_text()) == {"value": 1}
     path.unlink()
     path.mkdir()  # the rename fails
-    with pytest.raises(OSError, match="directory"):
+    with pytest.raises(StoppedError, match="directory"):
         write_json(path, {"value": 2})
     assert os.listdir(tmp_path) == ["manifest.json"]
 

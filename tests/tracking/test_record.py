@@ -9,6 +9,7 @@ import wandb
 from potstill.tracking.logger import csv_logger, finish
 from potstill.tracking.record import (
     evaluation_summary,
+    hoisted,
     log_config,
     log_evaluation,
     log_manifest,
@@ -77,6 +78,25 @@ def test_swept_keys_are_left_to_the_sweep(start, tmp_path, monkeypatch, capfd):
     assert config["loss"] == "kd"
     assert config["loss.term.kd.weight"] == 1.0
     assert "locked" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.slow
+def test_what_tells_runs_apart_is_one_plain_column_each(start, tmp_path):
+    logger = start()
+    told_apart = {"swept": {"optim.optimizer.lr": 0.1, "seed": 0}, "choices": {"loss": "kd"}}
+    log_config([logger], {**CONFIG, "run": {"sweep": "lr", "name": "3", **told_apart}})
+    finish([logger])
+    config = read_back(tmp_path / "run")["config"]
+    assert {"swept": config["swept"], "choices": config["choices"]} == told_apart
+    assert config["run"] == {"sweep": "lr", "name": "3"}
+    assert config["optim"] == CONFIG["optim"]
+
+
+def test_a_run_by_itself_has_no_empty_columns():
+    config = {"seed": 0, "run": {"name": "a", "swept": {}, "choices": {"loss": "ce"}}}
+    assert hoisted(config) == {"seed": 0, "run": {"name": "a"}, "choices": {"loss": "ce"}}
+    assert hoisted(CONFIG) == CONFIG
+    assert config["run"]["swept"] == {}
 
 
 def test_leaving_out_swept_keys_changes_neither_the_config_nor_other_keys():

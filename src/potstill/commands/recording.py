@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -10,54 +11,93 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities import rank_zero_only
 
+from potstill.commands.resume import Start
 from potstill.config.build import build
 from potstill.config.schema import TrainConfig
-from potstill.objective import NonFiniteLossError
+from potstill.errors import DivergedError, PrunedError, StoppedError
 from potstill.tracking import record
+from potstill.tracking.lock import locked
 from potstill.tracking.logger import finish, with_metrics_file
 from potstill.tracking.manifest import closed, write_json, write_text
 from potstill.tracking.secrets import redact
 
+log = logging.getLogger(__name__)
+
+# What a run that diverged counts as: finite, as samplers want it, and worse than any run that did not. A loss of 100
+# nats a row is that of a guess among e^100 classes.
+WORST = {"val/loss": 100.0, "val/accuracy": 0.0}
+WORST_EMBEDDINGS = {"val/loss": 100.0, "val/ndcg_at_10": 0.0, "val/spearman": -1.0}
+
 
 @contextmanager
-def recorded(config: TrainConfig, overrides: Sequence[str], facts: dict[str, Any]) -> Iterator[list[Logger]]:
-    """Config, overrides and manifest in the run's directory and in its loggers; yields the loggers.
+def recorded(
+    config: TrainConfig, overrides: Sequence[str], facts: dict[str, Any], start: Start | None = None
+) -> Iterator[list[Logger]]:
+    """Config, overrides and manifest in the run's directory and in its loggers, by the first rank; yields the loggers.
 
     facts: the open manifest; what the body adds to it is written at the end, with how the run ended: `finished`,
-        `diverged` (a loss that is not finite), `interrupted` or `failed`.
+        `diverged` (a loss that is not finite), `pruned`, `interrupted` or `failed`.
+    start: where the run goes on, if it does.
     """
-    run_dir, loggers, status = Path(config.run.dir), make_loggers(config), "failed"
-    try:
-        write_text(run_dir / "config.yaml", _yaml(asdict(config)))
-        write_text(run_dir / "overrides.yaml", _yaml(list(overrides)))
-        write_json(run_dir / "manifest.json", facts)
-        record.log_config(loggers, asdict(config))
-        record.log_manifest(loggers, facts)
-        yield loggers
-        status = "finished"
-    except NonFiniteLossError:
-        status = "diverged"
-        raise
-    except KeyboardInterrupt:
-        status = "interrupted"
-        raise
-    finally:
-        end = closed(facts, status)
-        write_json(run_dir / "manifest.json", end)
+    if rank_zero_only.rank != 0:
+        yield make_loggers(config, start)
+        return
+    run_dir, status = Path(config.run.dir), "failed"
+    with locked(run_dir):
+        loggers = make_loggers(config, start)
         try:
-            record.log_manifest(loggers, end)
+            write_config(config, overrides, run_dir)
+            write_json(run_dir / "manifest.json", facts)
+            record.log_config(loggers, asdict(config))
+            record.log_manifest(loggers, facts)
+            yield loggers
+            status = "finished"
+        except DivergedError:
+            status = "diverged"
+            worst = WORST_EMBEDDINGS if config.data.task == "embedding" else WORST
+            facts["metrics"] = {**facts.get("metrics", {}), **worst}
+            record.log_summary(loggers, facts["metrics"])
+            raise
+        except PrunedError as error:
+            status = "pruned"
+            facts["metrics"] = {**facts.get("metrics", {}), **error.metrics}
+            raise
+        except KeyboardInterrupt:
+            status = "interrupted"
+            raise
         finally:
-            finish(loggers, status)
+            _close(facts, status, loggers, run_dir)
 
 
-def make_loggers(config: TrainConfig) -> list[Logger]:
-    """What `config.logger` names, told where the run stands."""
+def _close(facts: dict[str, Any], status: str, loggers: list[Logger], run_dir: Path) -> None:
+    """Write down how the run ended; whatever of it fails, the loggers are finished."""
+    try:
+        end = closed(facts, status)
+        record.log_manifest(loggers, end)
+        write_json(run_dir / "manifest.json", end)
+    except StoppedError as error:
+        if status == "finished":
+            raise
+        log.warning("%s", error)  # less than what ended the run
+    finally:
+        finish(loggers, status)
+
+
+def write_config(config: TrainConfig, overrides: Sequence[str], directory: Path) -> None:
+    write_text(directory / "config.yaml", _yaml(asdict(config)))
+    write_text(directory / "overrides.yaml", _yaml(list(overrides)))
+
+
+def make_loggers(config: TrainConfig, start: Start | None = None) -> list[Logger]:
+    """What `config.logger` names, told where the run stands and, where it goes on, from which step."""
     if not config.logger:
         return []
-    run = config.run
-    place = {"save_dir": run.dir, "name": run.name, "group": run.experiment, "job_type": "train"}
-    return with_metrics_file(build(config.logger, "logger", **place), run.dir)
+    run, step = config.run, start.step if start else None
+    group = run.sweep or run.experiment
+    place = {"save_dir": run.dir, "name": run.name, "group": group, "job_type": "train", "resume_step": step}
+    return with_metrics_file(build(config.logger, "logger", **place), run.dir, step)
 
 
 def _yaml(content: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -64,6 +64,52 @@ class ProgressLines(ProgressBar):
         if self._is_enabled:
             numbers = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
             log.info("step %d%s  %s", trainer.global_step, self._of_total, numbers)
+
+
+class TermGradients(Callback):
+    """Every `every_steps` optimizer steps (null: never), logs `train/grad_norm/<term>` (potstill.term_gradients).
+
+    Of the weighted term, in the student's parameters, before clipping. A term that stays below or above a share of the
+    sum of all norms does nothing, or drowns the rest: that is said once.
+    """
+
+    LEAST, MOST, IN_A_ROW = 0.001, 0.999, 3
+
+    def __init__(self, every_steps: int | None = None) -> None:
+        self.every_steps = every_steps and _positive("callbacks.term_gradients.every_steps", every_steps)
+        self._num_outside: Counter[str] = Counter()
+
+    @override
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        module: Any = pl_module
+        module.measures_terms = bool(self.every_steps) and (trainer.global_step + 1) % self.every_steps == 0
+
+    @override
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        if pl_module.measures_terms:
+            terms: Any = pl_module.objective.terms  # type: ignore[union-attr]
+            self._judge(
+                {
+                    name: float(trainer.callback_metrics[f"train/grad_norm/{name}"])
+                    for name in terms
+                    if terms[name].weight
+                }
+            )
+
+    def _judge(self, norms: Mapping[str, float]) -> None:
+        """A term of weight 0 is there to be looked at, and is left out; one term alone has nothing to drown."""
+        total = sum(norms.values())
+        for name, norm in norms.items() if len(norms) > 1 and total > 0.0 else ():
+            is_outside = not self.LEAST <= norm / total <= self.MOST
+            self._num_outside[name] = self._num_outside[name] + 1 if is_outside else 0
+            if self._num_outside[name] == self.IN_A_ROW:
+                what = "hardly moves the student" if norm / total < self.LEAST else "drowns the other terms"
+                log.warning(
+                    "loss.term.%s %s: its gradient is %.2g of the sum of all terms'. Change loss.term.%s.weight.",
+                    *(name, what, norm / total, name),
+                )
 
 
 class Throughput(Callback):

@@ -18,8 +18,10 @@ import torch
 
 import potstill
 from potstill.tracking.secrets import redact
+from potstill.tracking.storage import not_written, written_aside
 
 SCHEMA_VERSION = 1
+STATUSES = ("finished", "diverged", "pruned", "interrupted", "failed")
 
 PACKAGES = (
     "potstill",
@@ -58,8 +60,8 @@ def manifest(
         "started_at": _now(),
         "finished_at": None,
         "command": redact(list(sys.argv if command is None else command)),
-        "git": {"potstill": _own_checkout(), "working_directory": git_state(Path.cwd())},
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "git": _git_states(),
+        "versions": _versions(),
         "platform": _platform(),
         "seeds": dict(seeds),
         "fingerprints": dict(fingerprints),
@@ -68,9 +70,35 @@ def manifest(
     }
 
 
+def resumed(manifest: Mapping[str, Any], from_step: int, *, command: Sequence[str] | None = None) -> dict[str, Any]:
+    """A copy of the `manifest` of a run that goes on after `from_step` optimizer steps; `closed` completes it.
+
+    What the first start wrote stands. `resumes` gains an entry: when, from where, by which command, and of git and
+    versions what is no longer as it was before.
+    """
+    now = {"git": _git_states(), "versions": _versions()}
+    then = {name: _latest(manifest, name) for name in now}
+    resume = {
+        "at": _now(),
+        "from_step": from_step,
+        "command": redact(list(sys.argv if command is None else command)),
+        **{name: value for name, value in now.items() if value != then[name]},
+    }
+    resumes = [*manifest.get("resumes", []), resume]
+    return {**manifest, "status": "running", "finished_at": None, "resumes": resumes}
+
+
 def closed(manifest: Mapping[str, Any], status: str) -> dict[str, Any]:
-    """A copy of `manifest` that says how the run ended (`finished`, `diverged`, `failed`, `interrupted`), and when."""
+    """A copy of `manifest` that says how the run ended, one of STATUSES, and when."""
+    if status not in STATUSES:
+        raise ValueError(f"{status!r} is none of {', '.join(STATUSES)}")
     return {**manifest, "status": status, "finished_at": _now()}
+
+
+def manifest_of(run_dir: Path) -> dict[str, Any]:
+    """The manifest of a run; empty where it ended before it wrote one, or where there is no run."""
+    file = run_dir / "manifest.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def git_state(directory: Path) -> dict[str, Any] | None:
@@ -93,18 +121,17 @@ def write_json(path: str | Path, content: Any) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write `text` to `path` whole or not at all: under a temporary name, synchronised, then renamed."""
+    """Write `text` to `path` whole or not at all: under a temporary name, synchronised, then renamed.
+
+    Raises `StoppedError` where the disk does not take it; the file that was there before then still is.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_aside(path) as file:
+            file.write(text.encode())
+    except OSError as error:
+        raise not_written(path, error) from error
 
 
 def _finite(value: Any) -> Any:
@@ -113,6 +140,20 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _latest(manifest: Mapping[str, Any], name: str) -> Any:
+    """What `manifest` last said of `name`: at the latest resume that named it, else at the start."""
+    said = [entry[name] for entry in [manifest, *manifest.get("resumes", [])] if name in entry]
+    return said[-1] if said else None
+
+
+def _git_states() -> dict[str, Any]:
+    return {"potstill": _own_checkout(), "working_directory": git_state(Path.cwd())}
+
+
+def _versions() -> dict[str, str | None]:
+    return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
 
 
 def _own_checkout() -> dict[str, Any] | None:

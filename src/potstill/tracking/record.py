@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import wandb
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.utilities import rank_zero_only
 
+from potstill.nested import flat
+from potstill.tracking.lineage import log_output
 from potstill.tracking.logger import RunLogger, wandb_runs
 from potstill.tracking.secrets import redact
 
@@ -21,9 +22,11 @@ log = logging.getLogger(__name__)
 def log_config(loggers: Iterable[Logger], config: Mapping[str, Any]) -> None:
     """The resolved config, as plain nested values, credentials hidden. Once a run.
 
-    In a W&B sweep the swept keys are left to the sweep, which has set and locked them.
+    What runs are told apart by stands at its top: `swept`, flat (`swept.optim.optimizer.lr` is one column), and
+    `choices`, the option of every group. In a W&B sweep the swept keys are left to the sweep, which has set and locked
+    them.
     """
-    plain = redact(config)
+    plain = redact(hoisted(config))
     for run in wandb_runs(loggers):
         swept = list(run.config.keys()) if run.sweep_id else []
         run.config.update(without_swept(plain, swept), allow_val_change=True)
@@ -58,12 +61,12 @@ def log_student(loggers: Iterable[Logger], directory: str | Path) -> None:
     files = sorted(path for path in Path(directory).rglob("*") if path.is_file())
     size_mb = sum(path.stat().st_size for path in files) / 1e6
     for logger in loggers:
-        if isinstance(logger, RunLogger) and rank_zero_only.rank == 0 and _has_room(logger, size_mb):
+        if isinstance(logger, RunLogger) and wandb_runs([logger]) and _has_room(logger, size_mb):
             artifact = wandb.Artifact(f"student-{logger.experiment.id}", type="model", metadata={"size_mb": size_mb})
             for path in files:
                 name = path.relative_to(directory).as_posix()
                 artifact.add_file(str(path), name=name, policy="immutable", skip_cache=True)
-            logger.experiment.log_artifact(artifact)
+            log_output(logger.experiment, artifact)
 
 
 def slice_table(evaluation: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
@@ -93,6 +96,15 @@ def evaluation_summary(evaluation: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in summary.items() if value is not None}
 
 
+def hoisted(config: Mapping[str, Any]) -> dict[str, Any]:
+    """`config` with `run.swept` and `run.choices` at its top, where they are not empty, and no longer in `run`."""
+    rest = dict(config)
+    if "run" in config:
+        run = rest["run"] = dict(config["run"])
+        rest |= {name: value for name in ("swept", "choices") if (value := run.pop(name, None))}
+    return rest
+
+
 def without_swept(config: Mapping[str, Any], swept: Iterable[str]) -> dict[str, Any]:
     """`config` less the values at the dotted keys `swept`.
 
@@ -107,16 +119,8 @@ def without_swept(config: Mapping[str, Any], swept: Iterable[str]) -> dict[str, 
             node = node.get(parent) if isinstance(node, dict) else None
         if isinstance(node, dict) and leaf in node:
             value = node.pop(leaf)
-            rest |= dict(_leaves(value, key)) if isinstance(value, dict) else {}
+            rest |= flat(value, key) if isinstance(value, dict) else {}
     return rest
-
-
-def _leaves(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    if not isinstance(node, dict):
-        yield prefix, node
-        return
-    for name, value in node.items():
-        yield from _leaves(value, f"{prefix}.{name}")
 
 
 def _has_room(logger: RunLogger, size_mb: float) -> bool:
