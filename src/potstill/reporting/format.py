@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-MISSING = "-"
+from potstill.evaluation.ranking import SHARES
 
-SHARES = frozenset({"accuracy", "macro_f1", "agreement", "retention"})  # shown in percent
+MISSING = "-"
 
 
 def format_value(name: str, value: float | None) -> str:

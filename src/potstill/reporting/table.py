@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from potstill.evaluation.ranking import main_model, slices_worst_first
 from potstill.reporting.format import MISSING, difference_unit, format_difference, format_value
-from potstill.reporting.ranking import main_model, slices_worst_first
 
 MAX_SLICES = 15
 
@@ -20,6 +20,10 @@ _QUALITY = {
     "bits_per_byte": "bits per byte",
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
+    "ndcg_at_10": "nDCG@10",
+    "recall_at_10": "recall@10",
+    "accuracy_at_1": "accuracy@1",
+    "spearman": "Spearman",
     "agreement": "agreement with teacher",
     "retention": "retention",
 }

@@ -1,0 +1,1 @@
+"""What a sweep left on disk, read back: its jobs and how they ended."""
