@@ -7,6 +7,7 @@ from datasets import Dataset
 
 from potstill.data.batches import BatchView, GlobalBatches
 from potstill.data.encoders import ImageEncoder
+from potstill.data.microbatch import cut
 
 
 def batches(num_examples: int, *, rank: int = 0, world_size: int = 1, epoch: int = 0, **options) -> list[list[int]]:
@@ -73,4 +74,21 @@ def test_an_empty_share_has_the_shapes_of_a_real_batch() -> None:
 
 def test_a_batch_keeps_the_order_it_was_asked_for() -> None:
     table = Dataset.from_dict({"image": [[[float(number)]] for number in range(5)], "label": list(range(5))})
-    assert BatchView(table, ImageEncoder())[[3, 1, 4]].labels.tolist() == [3, 1, 4]
+    batch = BatchView(table, ImageEncoder())[[3, 1, 4]]
+    assert batch.labels.tolist() == [3, 1, 4]
+    assert [piece.numbers.tolist() for piece in cut(batch, 2, None) if piece.numbers is not None] == [[3, 1], [4]]
+
+
+@pytest.mark.parametrize("num_batches", [0, 3, 6, 7, 15])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_what_follows_a_number_of_batches_is_what_would_have_followed(num_batches: int, grouped: bool) -> None:
+    options = {"seed": 2, "lengths": np.arange(43) % 7 if grouped else None}
+    epochs = [batches(43, epoch=epoch, **options) for epoch in range(4)]
+    sampler = GlobalBatches(43, 8, rank=0, world_size=1, **options)
+    sampler.go_on_after(num_batches)
+    first = num_batches // len(sampler)
+    found = []
+    for epoch in range(first, 4):
+        sampler.set_epoch(epoch)
+        found += list(sampler)
+    assert found == [batch for epoch in epochs for batch in epoch][num_batches:]

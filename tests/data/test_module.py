@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 from types import SimpleNamespace
 from typing import Any
 
@@ -163,3 +165,26 @@ def test_the_fingerprint_moves_with_one_changed_label_of_one_example() -> None:
         "intent", ["pay" if intents[0] != "pay" else "chat", *intents[1:]]
     )
     assert build({"train": changed}).fingerprint != build({"train": table}).fingerprint
+
+
+def test_runs_with_other_labels_but_the_same_validation_data_compare() -> None:
+    table = queries(200)
+    few, many, other = (
+        build({"train": table}, config(**changes))
+        for changes in ({"labels_per_class": 2}, {"labels_per_class": 5}, {"validation_fraction": 0.3})
+    )
+    assert few.fingerprint != many.fingerprint
+    assert few.validation_fingerprint == many.validation_fingerprint
+    assert other.validation_fingerprint != many.validation_fingerprint
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_readers_outlive_a_signal_that_their_trainer_still_answers(number: signal.Signals) -> None:
+    """Terminals and schedulers send it to every process of a command."""
+    splits = {"train": queries(60), "validation": queries(9, 100), "test": queries(21, 200)}
+    batches = iter(build(splits, num_workers=1).train_dataloader())
+    found = [*next(batches).keys]  # by now the reader is there
+    for worker in batches._workers:  # type: ignore[attr-defined]
+        os.kill(worker.pid, number)
+    assert len(found + keys(batches)) == 60

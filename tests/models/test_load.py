@@ -117,7 +117,6 @@ def test_decoders_that_classify_are_told_the_pad_token():
         ({"config": {**BERT, "hidden_size": 33}}, "student.config", "not a multiple"),
         ({"config": {**BERT, "num_labels": 3}}, "student.config.num_labels", "data.label_names"),
         ({"config": {"model_type": "vit"}}, "student.config.model_type", "image_classification"),
-        ({"config": BERT, "dtype": "flot32"}, "student.dtype", "float32"),
         ({"config": BERT, "attn_implementation": "nonsense"}, "student.attn_implementation", "sdpa"),
         ({"config": {**BERT, "hidden_size": 33}, "attn_implementation": "sdpa"}, "student.config", "not a multiple"),
         ({"init": "randm", "config": BERT}, "student.init", "'random'"),
@@ -131,6 +130,12 @@ def test_a_wrong_option_is_refused_under_its_key(options: dict[str, Any], key: s
         load_student(StudentConfig(**options), TEXT)
     assert caught.value.key == key
     assert hint in str(caught.value)
+
+
+def test_a_teachers_wrong_dtype_is_refused_under_its_key():
+    with pytest.raises(UserError, match="float32") as caught:
+        load_teacher(TeacherConfig(path=None, config=BERT, dtype="flot32"), TEXT)
+    assert caught.value.key == "teacher.dtype"
 
 
 def test_pretrained_weights_of_another_width_are_refused(saved: str):

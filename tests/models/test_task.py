@@ -30,9 +30,10 @@ def test_the_last_token_of_one_text_does_not_predict_the_first_of_the_next():
 
 @pytest.mark.parametrize("padding", [{"left": 2}, {"right": 2}, {"left": 1, "right": 1}], ids=str)
 def test_padding_adds_no_row_and_moves_no_label(padding: dict[str, int]):
+    rows = {"labelled": 6, "scored": 6, "positions": 8, "examples": 2}
     plain, padded = causal_batch(TEXTS, [0, 1]), causal_batch(TEXTS, [0, 1], **padding)
     assert CAUSAL.row_labels(padded).tolist() == CAUSAL.row_labels(plain).tolist()
-    assert CAUSAL.count_rows(padded) == CAUSAL.count_rows(plain) == {"labelled": 6, "scored": 6, "positions": 8}
+    assert CAUSAL.count_rows(padded) == CAUSAL.count_rows(plain) == rows
 
 
 def test_an_end_of_sequence_token_that_is_also_the_pad_token_is_scored():
@@ -41,11 +42,12 @@ def test_an_end_of_sequence_token_that_is_also_the_pad_token_is_scored():
 
 
 def test_unlabelled_examples_are_scored_but_not_labelled():
-    assert TEXT.count_rows(text_batch(TEXTS, [1, IGNORE])) == {"labelled": 1, "scored": 2, "positions": 8}
+    rows = {"labelled": 1, "scored": 2, "positions": 8, "examples": 2}
+    assert TEXT.count_rows(text_batch(TEXTS, [1, IGNORE])) == rows
 
 
 def test_an_image_counts_as_one_position():
-    assert IMAGE.count_rows(image_batch(3)) == {"labelled": 3, "scored": 3, "positions": 3}
+    assert IMAGE.count_rows(image_batch(3)) == {"labelled": 3, "scored": 3, "positions": 3, "examples": 3}
     assert IMAGE.scored_rows(image_batch(3)) is None
 
 
@@ -57,3 +59,11 @@ def test_without_a_mask_every_position_is_attended():
 def test_an_unknown_task_names_the_nearest():
     with pytest.raises(UserError, match="'causal_lm'"):
         find_task("causal_ml")
+
+
+@pytest.mark.parametrize("padding", [{"left": 2}, {"right": 2}, {"left": 1, "right": 1}], ids=str)
+def test_padding_is_no_part_of_a_length(padding: dict[str, int]):
+    lengths = TEXT.lengths(text_batch(TEXTS, [0, 1], **padding))
+    assert lengths is not None
+    assert lengths.tolist() == [len(text) for text in TEXTS]
+    assert IMAGE.lengths(image_batch(3)) is None

@@ -8,6 +8,7 @@ from datasets import Dataset, DatasetDict
 from transformers import PreTrainedTokenizerBase
 
 from potstill.data.columns import check_columns, tidy
+from potstill.data.embeddings import EmbeddingEncoder
 from potstill.data.encoders import Encoder, ImageEncoder, TextEncoder
 from potstill.data.labels import keep_labels_per_class
 from potstill.data.language import LanguageEncoder
@@ -15,6 +16,8 @@ from potstill.data.module import DataModule
 from potstill.data.quiet import quiet
 from potstill.data.splits import complete
 from potstill.errors import UserError
+
+ENCODERS = {"text_classification": TextEncoder, "causal_lm": LanguageEncoder, "embedding": EmbeddingEncoder}
 
 
 def build_data(
@@ -51,6 +54,7 @@ def build_data(
         labelled_only=labelled_only,
         num_workers=num_workers,
         limit_batches=limit_batches,
+        pair_by_label=config.pair_by_label,
         provenance=getattr(source_splits, "provenance", ""),
     )
 
@@ -67,8 +71,7 @@ def make_encoder(config: Any, tokenizer: PreTrainedTokenizerBase | None) -> Enco
     if tokenizer is None:
         problem = f"{config.task} needs a tokenizer, and neither the student, the data nor the teacher brings one."
         raise UserError("student.tokenizer", None, problem, "Name one: student.tokenizer=PATH")
-    encoder = LanguageEncoder if config.task == "causal_lm" else TextEncoder
-    return encoder(tokenizer, config.max_length)
+    return ENCODERS[config.task](tokenizer, config.max_length)
 
 
 def _prepare(config: Any, source_splits: DatasetDict, label_names: list[str] | None, seed: int) -> dict[str, Dataset]:

@@ -16,9 +16,10 @@ REQUIRED = {  # alternatives per task: exactly one must be given
     "text_classification": [("text",)],
     "image_classification": [("image",)],
     "causal_lm": [("text",), ("prompt", "completion"), ("messages",)],
+    "embedding": [("text",), ("anchor", "positive")],
 }
-OPTIONAL = {"text_classification": ("text_pair",)}
-STRINGS = ("text", "text_pair", "prompt", "completion")
+OPTIONAL = {"text_classification": ("text_pair",), "embedding": ("negative",)}
+STRINGS = ("text", "text_pair", "prompt", "completion", "anchor", "positive", "negative")
 
 
 def slice_column(name: str) -> str:
@@ -29,6 +30,8 @@ def slice_column(name: str) -> str:
 def check_columns(config: Any, splits: Mapping[Any, Dataset]) -> None:
     """Raises UserError where a column the config names is not in every split, or a split is empty."""
     columns = input_columns(config) | ({"label": config.columns.label} if config.columns.label else {})
+    if config.task == "embedding":
+        columns |= _embedding_columns(config.columns)
     for split, table in splits.items():
         if not len(table):
             raise UserError("data.source", split, f"the {split} split has no examples.", "Check the file or hub name.")
@@ -57,17 +60,22 @@ def input_columns(config: Any) -> dict[str, str]:
 def tidy(table: Dataset, config: Any, split: str, label_names: list[str] | None) -> Dataset:
     """The table under our names: the inputs, `label` as class number, `slice:NAME` as text, and `content`.
 
-    label: `IGNORE` where there is none. content: hash of the inputs alone, so that one text under two labels is one
-    content. Raises UserError for an input that is null or no text, and for a label that is not among the names.
+    label: `IGNORE` where there is none; the score of a pair that has one, else of a pair a number that its anchor
+    decides. content: hash of the inputs alone, so that one text under two labels is one content. group: of pairs, hash
+    of the anchor. Raises UserError for an input that is null or no text, and for a label that is not among the names.
     """
     columns = input_columns(config)
-    features = Features({"content": Value("string"), "label": Value("int64")})
+    score = config.columns.score if config.task == "embedding" else None
+    features = Features({"content": Value("string"), "label": Value("float32" if score else "int64")})
+    if "anchor" in columns:
+        features["group"] = Value("string")
     features.update({slice_column(name): Value("string") for name in config.slices})
     label = config.columns.label if label_names else None
     options = {
         "split": split,
         "columns": columns,
         "label": (label, table.features[label], _numbered(label_names)) if label else None,
+        "score": score,
         "slices": {name: table.features[name] for name in config.slices},
     }
     facts = table.map(
@@ -102,6 +110,7 @@ def _facts(
     split: str,
     columns: dict[str, str],
     label: tuple[str, Any, dict[str, int]] | None,
+    score: str | None,
     slices: dict[str, Any],
 ) -> dict[str, list[Any]]:
     for name, column in columns.items():
@@ -109,6 +118,12 @@ def _facts(
     inputs = zip(*(rows[column] for column in columns.values()), strict=True)
     facts: dict[str, list[Any]] = {"content": [content_hash(*columns, *values) for values in inputs]}
     facts["label"] = _label_ids(rows, label) if label else [IGNORE] * len(indices)
+    if "anchor" in columns:
+        facts["group"] = [content_hash(anchor) for anchor in rows[columns["anchor"]]]
+        if not label:
+            facts["label"] = [int(group[:15], 16) for group in facts["group"]]
+    if score:
+        facts["label"] = _scores(score, rows[score], indices, split)
     for name, feature in slices.items():
         facts[slice_column(name)] = [spell(value, feature) or "(none)" for value in rows[name]]
     return facts
@@ -119,9 +134,33 @@ def _check_values(name: str, column: str, values: list[Any], indices: list[int],
         if value is None:
             problem = f"is null in example {index} of the {split} split."
             raise UserError(f"data.columns.{name}", column, problem, "Leave such examples out of the source.")
-        if name in STRINGS and not isinstance(value, str):
+        texts = value if name == "negative" and isinstance(value, list) else [value]
+        if name in STRINGS and not all(isinstance(text, str) for text in texts):
             problem = f"holds {type(value).__name__}, not text, in example {index} of the {split} split."
             raise UserError(f"data.columns.{name}", column, problem, "Name the column that holds the text.")
+
+
+def _embedding_columns(columns: Any) -> dict[str, str]:
+    """The score of pairs, if they have one. Raises UserError for columns that say the same thing twice, or nothing."""
+    if columns.negative and not columns.anchor:
+        fix = "Name them: data.columns.anchor=COLUMN data.columns.positive=COLUMN data.columns.text=null"
+        raise UserError("data.columns.negative", columns.negative, "belongs to an anchor and a positive.", fix)
+    if not columns.score:
+        return {}
+    for name in ("label", "negative", "text"):
+        if getattr(columns, name):
+            problem = f"scores pairs, which leaves data.columns.{name}={getattr(columns, name)} no meaning."
+            raise UserError("data.columns.score", columns.score, problem, f"Set data.columns.{name}=null")
+    return {"score": columns.score}
+
+
+def _scores(column: str, values: list[Any], indices: list[int], split: str) -> list[float]:
+    for index, value in zip(indices, values, strict=True):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not is_number:
+            problem = f"holds {value!r}, no finite number, in example {index} of the {split} split."
+            raise UserError("data.columns.score", column, problem, "Leave such pairs out of the source.")
+    return [float(value) for value in values]
 
 
 def _label_ids(rows: dict[str, list[Any]], label: tuple[str, Any, dict[str, int]]) -> list[int]:

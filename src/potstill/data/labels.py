@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def label_names(config: Any, splits: DatasetDict) -> list[str] | None:
-    """The classes in the order of the model's outputs; None for a language model.
+    """The classes in the order of the model's outputs; None for a language model, and for embeddings without labels.
 
     config: the attributes of `schema.DataConfig`. `label_names` there, else every label that occurs in any split,
     sorted (whole numbers by value). Raises UserError where there are fewer than two, or one is named twice.
@@ -24,6 +24,8 @@ def label_names(config: Any, splits: DatasetDict) -> list[str] | None:
     if config.task == "causal_lm":
         return None
     check_columns(config, splits)
+    if config.task == "embedding" and not config.columns.label:
+        return None
     names = [str(name) for name in config.label_names] if config.label_names else _occurring(config, splits)
     if len(set(names)) < max(2, len(names)):
         problem = "must be two different labels at least, each named once."

@@ -1,8 +1,10 @@
 """Cut one batch into pieces that fit into memory. Which piece an example falls into moves no gradient."""
 
-# B examples, L positions
+# B examples, K texts of an example, L positions
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -18,15 +20,18 @@ def cut(batch: Batch, max_examples: int | None, max_tokens: int | None) -> list[
         a piece; one example longer than the limit is a piece of its own. Without effect on images.
     Pieces of text lose the outer columns in which every example is padded. Both limits None: `[batch]`, untouched.
     """
-    mask_BL = batch.inputs.get("attention_mask")
-    if not len(batch) or not (max_examples or (max_tokens and mask_BL is not None)):
+    mask = batch.inputs.get("attention_mask")  # [B, L], or [B, K, L]
+    if not len(batch) or not (max_examples or (max_tokens and mask is not None)):
         return [batch]
     max_examples = max_examples or len(batch)
-    if max_tokens and mask_BL is not None:
-        pieces = _longest_together(mask_BL.sum(dim=1).cpu(), max_examples, max_tokens)
+    if max_tokens and mask is not None:
+        lengths_BK = mask.sum(dim=-1).view(len(batch), -1)
+        tokens_B = lengths_BK.amax(dim=1) * lengths_BK.shape[1]
+        pieces = _longest_together(tokens_B.cpu(), max_examples, max_tokens)
     else:
         pieces = torch.arange(len(batch)).split(max_examples)
-    return [_take(batch, rows) for rows in pieces]
+    taken = [batch.take(piece.tolist()) for piece in pieces]
+    return taken if mask is None else [_trim(piece) for piece in taken]
 
 
 def _longest_together(lengths_B: Tensor, max_examples: int, max_tokens: int) -> list[Tensor]:
@@ -40,19 +45,15 @@ def _longest_together(lengths_B: Tensor, max_examples: int, max_tokens: int) -> 
     return pieces
 
 
-def _take(batch: Batch, rows: Tensor) -> Batch:
-    inputs = {name: value[rows] for name, value in batch.inputs.items()}
-    piece = Batch(inputs, batch.labels[rows], tuple(batch.keys[row] for row in rows.tolist()))
-    return _trim(piece) if "attention_mask" in inputs else piece
-
-
 def _trim(batch: Batch) -> Batch:
     """Without the columns left and right of every attended position; at least one column stays."""
-    mask_BL = batch.inputs["attention_mask"]
-    attended = mask_BL.any(dim=0).nonzero().flatten()
+    mask = batch.inputs["attention_mask"]
+    attended = mask.flatten(0, -2).any(dim=0).nonzero().flatten()
     first, last = (int(attended[0]), int(attended[-1])) if len(attended) else (0, 0)
 
     def trimmed(value: Tensor) -> Tensor:
-        return value[:, first : last + 1] if value.shape[:2] == mask_BL.shape else value
+        is_padded = value.shape[: mask.ndim] == mask.shape
+        return value.narrow(mask.ndim - 1, first, last + 1 - first) if is_padded else value
 
-    return Batch({name: trimmed(value) for name, value in batch.inputs.items()}, trimmed(batch.labels), batch.keys)
+    inputs = {name: trimmed(value) for name, value in batch.inputs.items()}
+    return replace(batch, inputs=inputs, labels=trimmed(batch.labels))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import signal
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,14 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 
 from potstill.data.batch import IGNORE, Batch
-from potstill.data.batches import BatchView, GlobalBatches
+from potstill.data.batches import BatchView, GlobalBatches, PairView
 from potstill.data.columns import slice_column
 from potstill.data.content import content_hash
 from potstill.data.encoders import Encoder
 from potstill.data.splits import select
 from potstill.errors import UserError
 
-TEXT_COLUMNS = ("text", "text_pair", "prompt", "completion", "messages")
+TEXT_COLUMNS = ("text", "text_pair", "prompt", "completion", "messages", "anchor", "positive", "negative")
 
 
 class DataModule(pl.LightningDataModule):
@@ -28,6 +29,8 @@ class DataModule(pl.LightningDataModule):
     batch_size: examples of a global batch, over all ranks; each loader yields this rank's share.
     labelled_only: leave unlabelled training examples out; validation and test keep all.
     limit_batches: keep only the first so many batches of each split, for debugging.
+    pair_by_label: train on each text with another of its label.
+    route_by: a slice that says which of several teachers an example has; in the batches, then.
     provenance: what else the fingerprint should tell apart, such as a version of the source.
     Raises UserError where nothing is left to train on.
     """
@@ -46,13 +49,20 @@ class DataModule(pl.LightningDataModule):
         labelled_only: bool,
         num_workers: int,
         limit_batches: int | None,
+        pair_by_label: bool = False,
         provenance: str = "",
     ) -> None:
         super().__init__()
         self.task, self.encoder, self.slices, self.label_names = task, encoder, slices, label_names
         self.batch_size, self.length_grouping, self.seed = batch_size, length_grouping, seed
-        self.num_workers = num_workers
-        self.fingerprint = content_hash(task, encoder.fingerprint, slices, label_names, provenance, _hashes(examples))
+        self.num_workers, self.pair_by_label = num_workers, pair_by_label
+        self.route_by: str | None = None
+        hashes = _hashes(examples)
+        self.fingerprint = content_hash(task, encoder.fingerprint, slices, label_names, provenance, hashes)
+        self.validation_fingerprint = hashes["validation"]  # the same however the training examples are cut
+        self.split_sizes = {
+            split: len(table) for split, table in examples.items()
+        }  # of all that the fingerprint covers
         self.examples = dict(examples)
         if labelled_only and task != "causal_lm":
             self.examples["train"] = _labelled(self.examples["train"])
@@ -68,13 +78,23 @@ class DataModule(pl.LightningDataModule):
         return len(self.examples[split])
 
     def train_dataloader(self) -> DataLoader[Batch]:
+        """Its state, kept in every checkpoint, is the number of batches trained on."""
         return self._loader("train", seed=self.seed, lengths=self._lengths() if self.length_grouping else None)
+
+    def training_batch(self, examples: list[int]) -> Batch:
+        """Training examples of these numbers, in the shape of those that are trained on."""
+        return self.view("train")[[[each, each] for each in examples] if self.pair_by_label else examples]  # type: ignore[index]
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self._loader("validation")
 
     def test_dataloader(self) -> DataLoader[Batch]:
         return self._loader("test")
+
+    def view(self, split: str) -> BatchView:
+        """Its examples, a batch for every list of numbers, or of pairs of them."""
+        kind = PairView if self.pair_by_label and split == "train" else BatchView
+        return kind(self.examples[split], self.encoder, slice_column(self.route_by) if self.route_by else None)
 
     def slice_values(self, split: str) -> dict[str, list[str]]:
         """Per slice column one value an example, in evaluation order; "(none)" where the source has null."""
@@ -95,23 +115,56 @@ class DataModule(pl.LightningDataModule):
 
     def _loader(self, split: str, seed: int | None = None, lengths: np.ndarray | None = None) -> DataLoader[Batch]:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        table = self.examples[split]
+        table, is_paired = self.examples[split], self.pair_by_label and split == "train"
         sampler = GlobalBatches(
-            len(table), self.batch_size, rank=rank, world_size=world_size, seed=seed, lengths=lengths
+            len(table),
+            self.batch_size,
+            rank=rank,
+            world_size=world_size,
+            seed=seed,
+            lengths=lengths,
+            labels=np.asarray(table["label"][:]) if is_paired else None,
         )
         # batch_size=None: each index the sampler yields is a list, each item a whole batch
-        return DataLoader(
-            BatchView(table, self.encoder),
+        return PositionedLoader(
+            self._num_batches_seen,
+            self.view(split),
             batch_size=None,
             sampler=sampler,
             num_workers=self.num_workers,
             collate_fn=_unchanged,
             persistent_workers=self.num_workers > 0,
+            worker_init_fn=_ignore_signals,
         )
+
+    def _num_batches_seen(self) -> int:
+        assert self.trainer is not None
+        return self.trainer.fit_loop.epoch_loop.batch_progress.total.completed
 
     def _lengths(self) -> np.ndarray | None:
         table = self.examples["train"]
         return np.asarray(table["length"][:]) if "length" in table.column_names else None
+
+
+class PositionedLoader(DataLoader[Batch]):
+    """Says how many batches were trained on, and goes on after so many; its workers may have read further ahead."""
+
+    def __init__(self, num_batches_seen: Callable[[], int], *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.num_batches_seen = num_batches_seen
+
+    def state_dict(self) -> dict[str, int]:
+        return {"num_batches": self.num_batches_seen()}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        assert isinstance(self.sampler, GlobalBatches)
+        self.sampler.go_on_after(state["num_batches"])
+
+
+def _ignore_signals(_worker: int) -> None:
+    """A terminal's Ctrl-C and a scheduler's SIGTERM reach every process; the one that trains decides when to stop."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _unchanged(batch: Any) -> Any:
@@ -143,4 +196,4 @@ def _first(table: Dataset, num_examples: int) -> Dataset:
 def _readable(value: Any) -> str:
     if isinstance(value, str):
         return value
-    return "\n".join(f"{message['role']}: {message['content']}" for message in value)
+    return "\n".join(each if isinstance(each, str) else f"{each['role']}: {each['content']}" for each in value)

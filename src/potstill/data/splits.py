@@ -16,7 +16,8 @@ def complete(splits: dict[str, Dataset], validation_fraction: float, test_fracti
     """The splits, with those the source lacks taken out of those it has.
 
     test: that fraction of all examples; validation: that fraction of what is left of train. Every table has a column
-    `content`, the hash that decides, so adding an example moves no other and exact duplicates stay together.
+    `content`, the hash that decides, so adding an example moves no other and exact duplicates stay together; or, of
+    pairs, `group`, so that all pairs of one anchor do.
     Raises UserError for fractions that cannot be, a source without train, and a split that ends up empty.
     """
     check_fractions(validation_fraction, test_fraction)
@@ -34,8 +35,9 @@ def complete(splits: dict[str, Dataset], validation_fraction: float, test_fracti
 
 
 def cut_off(table: Dataset, salt: str, fraction: float) -> tuple[Dataset, Dataset]:
-    """`(rest, taken)` by the column `content`; the salt names the split, so that two cuts are independent."""
-    taken = [unit_interval(content, salt) < fraction for content in table["content"][:]]
+    """`(rest, taken)` by `content` or `group`; the salt names the split, so that two cuts are independent."""
+    column = "group" if "group" in table.column_names else "content"
+    taken = [unit_interval(content, salt) < fraction for content in table[column][:]]
     return select(table, (not is_taken for is_taken in taken)), select(table, taken)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, cycle, islice
 
 import numpy as np
@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from potstill.data.batch import Batch
-from potstill.evaluation.predict import inference
-from potstill.models.forward import forward
+from potstill.data.microbatch import cut
+from potstill.evaluation.predict import answer, inference
 from potstill.models.task import Task
-from potstill.signals.protocol import Needs
+from potstill.signals.protocol import SignalSource
 
 
 def num_parameters(model: nn.Module) -> int:
@@ -50,22 +50,40 @@ def _wait_for(device: torch.device) -> None:
         torch.accelerator.synchronize(device)
 
 
-def measure_cost(
-    model: nn.Module, examples: Sequence[Batch], task: Task, *, num_calls: int = 50, num_warmup: int = 5
-) -> dict[str, int | float | str]:
-    """Size, and latency of one forward pass at batch 1 on the model's device.
+def single_examples(batches: Iterable[Batch], num_examples: int = 16) -> list[Batch]:
+    """Examples of the first batch, each alone and without padding: texts differ in length, and p95 should show it."""
+    first = next(iter(batches), None)
+    return [] if first is None else cut(first, max_examples=1, max_tokens=None)[:num_examples]
 
-    examples: batches of one example without padding, taken in turn: texts differ in length, and p95 should show it.
+
+def latency_ms(
+    model: nn.Module,
+    examples: Sequence[Batch],
+    task: Task,
+    *,
+    source: SignalSource | None = None,
+    num_calls: int = 50,
+    num_warmup: int = 5,
+) -> dict[str, float]:
+    """`latency_ms_p50` and `latency_ms_p95` of one forward pass at batch 1 on the model's device.
+
+    examples: batches of one example, taken in turn. source: what answers in the place of a model that is several.
     """
     device = next(model.parameters()).device
     inputs = [example.to(device) for example in examples]
-    calls = [lambda one=one: forward(model, one, task, Needs(logits=True)) for one in inputs]
+    calls = [lambda one=one: answer(model, one, task, source) for one in inputs]
     with inference(model):
         times_ms = latencies_ms(list(islice(cycle(calls), num_calls)), device, num_warmup)
+    return {f"latency_ms_p{percent}": float(np.percentile(times_ms, percent)) for percent in (50, 95)}
+
+
+def measure_cost(
+    model: nn.Module, examples: Sequence[Batch], task: Task, source: SignalSource | None = None
+) -> dict[str, int | float | str]:
+    """Size, and latency of one forward pass at batch 1 on the model's device."""
     return {
         "parameters": num_parameters(model),
         "model_bytes": model_bytes(model),
-        "latency_ms_p50": float(np.percentile(times_ms, 50)),
-        "latency_ms_p95": float(np.percentile(times_ms, 95)),
-        "latency_device": str(device),
+        **latency_ms(model, examples, task, source=source),
+        "latency_device": str(next(model.parameters()).device),
     }

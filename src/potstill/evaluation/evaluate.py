@@ -14,27 +14,29 @@ from numpy.typing import NDArray
 from torch import nn
 
 from potstill.data.batch import Batch
-from potstill.data.microbatch import cut
-from potstill.evaluation.compare import difference
-from potstill.evaluation.cost import measure_cost
+from potstill.evaluation.compare import Compared, difference
+from potstill.evaluation.cost import measure_cost, single_examples
 from potstill.evaluation.measure import main_metric, measure, measure_against
 from potstill.evaluation.metrics import LOWER_IS_BETTER
 from potstill.evaluation.predict import predict
-from potstill.evaluation.scores import Scores
 from potstill.evaluation.slices import slice_masks
 from potstill.models.task import Task
+from potstill.signals.protocol import SignalSource
 
 SCHEMA_VERSION = 1
-NUM_LATENCY_EXAMPLES = 16
 
 
 @dataclass(frozen=True)
 class ModelUnderTest:
-    """A model, where it came from, and its column for each of the data's labels (None where they are in order)."""
+    """A model, where it came from, and its column for each of the data's labels (None where they are in order).
+
+    source: what answers in the place of `model`, where that is several; columns are in order.
+    """
 
     model: nn.Module
     path: str | None = None
     label_order: Sequence[int] | None = None
+    source: SignalSource | None = None
 
 
 @dataclass(frozen=True)
@@ -60,13 +62,16 @@ def evaluate(models: Mapping[str, ModelUnderTest], data: EvaluationSet, task: Ta
     gold label, no teacher, an empty slice). A model's `n` counts rows (the tokens scored, of a language model), the
     data's `n` counts examples. Raises ValueError where slice values or bytes are not one per example.
     """
-    scores = {name: predict(model.model, data.batches, task, model.label_order) for name, model in models.items()}
+    scores = {
+        name: predict(model.model, data.batches, task, model.label_order, model.source)
+        for name, model in models.items()
+    }
     _check_aligned(scores, data)
-    metric = main_metric(task)
-    reports = _reports(scores, data, task)
-    examples = _single_examples(data.batches)
+    metric = main_metric(task, scores.values())
+    reports = _reports(scores, data, task, metric)
+    examples = single_examples(data.batches)
     for name, model in models.items():
-        reports[name] |= {"cost": measure_cost(model.model, examples, task), "path": model.path}
+        reports[name] |= {"cost": measure_cost(model.model, examples, task, model.source), "path": model.path}
     return _without_nan(
         {
             "schema_version": SCHEMA_VERSION,
@@ -80,12 +85,12 @@ def evaluate(models: Mapping[str, ModelUnderTest], data: EvaluationSet, task: Ta
     )
 
 
-def _reports(scores: Mapping[str, Scores], data: EvaluationSet, task: Task) -> dict[str, dict[str, Any]]:
+def _reports(scores: Mapping[str, Compared], data: EvaluationSet, task: Task, metric: str) -> dict[str, dict[str, Any]]:
     """`{model: {"overall": {...}, "slices": {...}}}`."""
     masks = slice_masks(data.slice_values)
     everything = np.ones(_num_examples(scores), dtype=bool)
-    overall = _on_examples(scores, everything, data, task)
-    by_slice = {name: _on_examples(scores, mask, data, task) for name, mask in masks.items()}
+    overall = _on_examples(scores, everything, data, task, metric)
+    by_slice = {name: _on_examples(scores, mask, data, task, metric) for name, mask in masks.items()}
     return {
         model: {"overall": overall[model], "slices": {name: group[model] for name, group in by_slice.items()}}
         for model in scores
@@ -93,7 +98,7 @@ def _reports(scores: Mapping[str, Scores], data: EvaluationSet, task: Task) -> d
 
 
 def _on_examples(
-    scores: Mapping[str, Scores], examples_E: NDArray[np.bool_], data: EvaluationSet, task: Task
+    scores: Mapping[str, Compared], examples_E: NDArray[np.bool_], data: EvaluationSet, task: Task, metric: str
 ) -> dict[str, dict[str, Any]]:
     """Every model's metrics over the rows of the chosen examples."""
     chosen = {name: each.where(examples_E[each.example]) for name, each in scores.items()}
@@ -102,27 +107,21 @@ def _on_examples(
     teacher = (chosen["teacher"], measured["teacher"]) if "teacher" in scores else None
     for name in measured:
         if name != "teacher":
-            measured[name] |= measure_against(teacher, chosen[name], measured[name], main_metric(task))
+            measured[name] |= measure_against(teacher, chosen[name], measured[name], metric)
     return measured
 
 
-def _differences(scores: Mapping[str, Scores], metric: str) -> dict[str, dict[str, Any]]:
+def _differences(scores: Mapping[str, Compared], metric: str) -> dict[str, dict[str, Any]]:
     if not {"student", "baseline"} <= scores.keys():
         return {}
     return {"student-baseline": difference(scores["student"], scores["baseline"], metric)}
 
 
-def _single_examples(batches: Iterable[Batch]) -> list[Batch]:
-    """Examples of the first batch, each alone and without padding."""
-    first = next(iter(batches), None)
-    return [] if first is None else cut(first, max_examples=1, max_tokens=None)[:NUM_LATENCY_EXAMPLES]
-
-
-def _num_examples(scores: Mapping[str, Scores]) -> int:
+def _num_examples(scores: Mapping[str, Compared]) -> int:
     return next((each.num_examples for each in scores.values()), 0)
 
 
-def _check_aligned(scores: Mapping[str, Scores], data: EvaluationSet) -> None:
+def _check_aligned(scores: Mapping[str, Compared], data: EvaluationSet) -> None:
     """Every model saw the same examples, and every column of the set has one value for each."""
     num_examples = _num_examples(scores)
     lengths = {name: each.num_examples for name, each in scores.items()}

@@ -22,9 +22,13 @@ class ModelOptions(Protocol):
     path: str | None
     revision: str | None
     config: dict[str, Any]
-    dtype: str
     attn_implementation: str | None
     trust_remote_code: bool
+    pooling: str
+    normalise: bool
+
+    @property
+    def dtype(self) -> str: ...
 
 
 def architecture_of(options: ModelOptions, tokenizer: PreTrainedTokenizerBase | None, who: str) -> PreTrainedConfig:

@@ -47,13 +47,14 @@ def build_pretrained(
             **_loading(options, who),
         )
     mismatched = sorted(entry[0] for entry in info["mismatched_keys"])
-    inner = [name for name in mismatched if name.startswith(f"{model.base_model_prefix}.")]
+    inner = [name for name in mismatched if task.is_embedding or name.startswith(f"{model.base_model_prefix}.")]
     if inner:
         problem = f"does not fit the weights of {path}: {named(inner)} would start at random."
         raise UserError(f"{who}.config", options.config, problem, f"Leave {who}.config out, or set {who}.init=random.")
     if task.is_causal:
         _check_causal(model, who)
-    return model, sorted({*info["missing_keys"], *mismatched})
+    missing = {name for name in info["missing_keys"] if not (task.is_embedding and name.startswith("pooler."))}
+    return model, sorted({*missing, *mismatched})  # no embedding is made of BERT's pooler
 
 
 def named(names: Sequence[str]) -> str:
@@ -63,9 +64,9 @@ def named(names: Sequence[str]) -> str:
 
 def _auto_class(options: ModelOptions, task: Task, architecture: PreTrainedConfig, who: str) -> Any:
     auto_class = getattr(transformers, task.auto_class)
-    if type(architecture) in auto_class._model_mapping or getattr(architecture, "auto_map", None):
+    if _is_able(architecture, task) or getattr(architecture, "auto_map", None):
         return auto_class
-    able = [name for name, other in TASKS.items() if type(architecture) in _mapping(other)]
+    able = [name for name, other in TASKS.items() if _is_able(architecture, other)]
     key = f"{who}.path" if options.path else f"{who}.config.model_type"
     problem = f"a {architecture.model_type} does no {task.name}; it does {' or '.join(able) or 'none of our tasks'}."
     raise UserError(key, options.path or architecture.model_type, problem, "Change it, or data.task.")
@@ -84,8 +85,11 @@ def _check_causal(model: PreTrainedModel, who: str) -> None:
         raise UserError(f"{who}.config", model.config.model_type, problem, f"Set {who}.config.is_decoder=true.")
 
 
-def _mapping(task: Task) -> Any:
-    return getattr(transformers, task.auto_class)._model_mapping
+def _is_able(architecture: PreTrainedConfig, task: Task) -> bool:
+    """AutoModel, which embeddings are made of, also loads what reads no text, and what needs a second one."""
+    if task.is_embedding and not getattr(architecture, "is_encoder_decoder", False):
+        return any(_is_able(architecture, other) for other in TASKS.values() if other.is_text and other != task)
+    return not task.is_embedding and type(architecture) in getattr(transformers, task.auto_class)._model_mapping
 
 
 def _loading(options: ModelOptions, who: str) -> dict[str, Any]:

@@ -1,17 +1,19 @@
-"""One forward pass of any model of any task, as rows: `[N, C]` logits and `[P, D]` hidden states, without masks."""
+"""One forward pass of any model of any task, as rows: logits, hidden states and embeddings without masks."""
 
-# B batch, L length, N rows, C classes, P attended positions, D width
+# B batch, K texts of an example, L length, N rows, C classes, P attended positions, D width
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
 
 from potstill.data.batch import IGNORE, Batch
 from potstill.errors import UserError
+from potstill.hardware.sharding import join_backward
+from potstill.models.pooling import pooled
 from potstill.models.taps import bare, tapped
 from potstill.models.task import Task
 from potstill.signals.protocol import Needs
@@ -19,10 +21,13 @@ from potstill.signals.protocol import Needs
 
 @dataclass
 class Output:
-    """logits: `[N, C]`, or None where not needed. hidden: by module path, `[P, D]` (text) or `[B, ...]` (images)."""
+    """logits: `[N, C]`, or None where not needed. hidden: by module path, `[P, D]` (text) or `[B, ...]` (images).
+    embeddings: `[B, K, D]`, float32, or None where not needed.
+    """
 
     logits: Tensor | None = None
     hidden: dict[str, Tensor] = field(default_factory=dict)
+    embeddings: Tensor | None = None
 
 
 def forward(model: nn.Module, batch: Batch, task: Task, needs: Needs) -> Output:
@@ -36,15 +41,22 @@ def forward(model: nn.Module, batch: Batch, task: Task, needs: Needs) -> Output:
         return _no_rows(forward(model, _stand_in(batch), task, needs))
     batch = _right_padded(batch, task)
     inputs = _in_dtype_of(model, batch.inputs)
+    logits = embeddings = None
     with tapped(model, needs.taps) as hidden:
-        if task.is_causal:
+        if task.is_embedding:
+            embeddings = _embeddings(model, inputs)
+        elif task.is_causal:
             logits = _scored_logits(model, inputs, _rows_for_head(batch, task, needs))
         else:
             logits = model(**inputs).logits
+    join_backward(bare(model), hidden)
     attended = task.positions(batch)
+    if attended is not None:
+        attended = attended.flatten(0, -2)
     return Output(
         logits if needs.logits else None,
         {path: _select(path, hidden[path], attended) for path in needs.taps},
+        embeddings if needs.embeddings else None,
     )
 
 
@@ -56,7 +68,15 @@ def _stand_in(batch: Batch) -> Batch:
 
 def _no_rows(output: Output) -> Output:
     logits = None if output.logits is None else output.logits[:0]
-    return Output(logits, {path: value[:0] for path, value in output.hidden.items()})
+    embeddings = None if output.embeddings is None else output.embeddings[:0]
+    return Output(logits, {path: value[:0] for path, value in output.hidden.items()}, embeddings)
+
+
+def _embeddings(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+    """The model sees the texts of `[B, K, L]` side by side."""
+    texts = {name: value.flatten(0, 1) for name, value in inputs.items()}
+    embeddings_ND = pooled(bare(model), model(**texts).last_hidden_state, texts["attention_mask"])
+    return embeddings_ND.unflatten(0, inputs["input_ids"].shape[:2])
 
 
 def _rows_for_head(batch: Batch, task: Task, needs: Needs) -> Tensor:
@@ -93,11 +113,11 @@ def _right_padded(batch: Batch, task: Task) -> Batch:
     mask = batch.inputs.get("attention_mask")
     if mask is None:
         return batch
-    order = mask.argsort(dim=1, descending=True, stable=True)
+    order = mask.argsort(dim=-1, descending=True, stable=True)
     inputs = {
-        name: value.gather(1, order) if value.shape == mask.shape else value for name, value in batch.inputs.items()
+        name: value.gather(-1, order) if value.shape == mask.shape else value for name, value in batch.inputs.items()
     }
-    return Batch(inputs, batch.labels.gather(1, order) if task.is_causal else batch.labels, batch.keys)
+    return replace(batch, inputs=inputs, labels=batch.labels.gather(1, order) if task.is_causal else batch.labels)
 
 
 def _in_dtype_of(model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Tensor]:

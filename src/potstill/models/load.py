@@ -13,6 +13,7 @@ from potstill.models.architecture import ModelOptions, architecture_of, upon
 from potstill.models.build import build_pretrained, build_random, named
 from potstill.models.initialise import check_width, choose_layers, copy_layers, layer_stack
 from potstill.models.labels import label_order, model_labels, reorder_head, set_labels
+from potstill.models.pooling import set_pooling
 from potstill.models.task import Task
 
 log = logging.getLogger(__name__)
@@ -33,19 +34,22 @@ def load_teacher(
     *,
     label_names: Sequence[str] | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    who: str = "teacher",
 ) -> PreTrainedModel:
     """The teacher in eval mode, without gradients, its columns in its own order.
 
     From `path`, or, for trying things out, from `config` with random weights; only then are `label_names` used. A path
-    whose weights do not fill the model is a UserError: a head at random teaches noise.
+    whose weights do not fill the model is a UserError: a head at random teaches noise. who: its key in the config.
     """
     if options.path is None:
-        model = _random(options, task, label_names, tokenizer, "teacher")
+        model = _random(options, task, label_names, tokenizer, who)
     else:
-        model, unfilled = build_pretrained(options, task, architecture_of(options, tokenizer, "teacher"), "teacher")
+        model, unfilled = build_pretrained(options, task, architecture_of(options, tokenizer, who), who)
         if unfilled:
             problem = f"its weights lack {named(unfilled)} of a {type(model).__name__}, which would be random."
-            raise UserError("teacher.path", options.path, problem, f"Take a model trained for data.task={task.name}.")
+            raise UserError(f"{who}.path", options.path, problem, f"Take a model trained for data.task={task.name}.")
+    if task.is_embedding:
+        set_pooling(model.config, options)
     _set_pad_token(model, tokenizer)
     return model.requires_grad_(False).eval()
 
@@ -72,6 +76,8 @@ def load_student(
         model = _from_teacher(options, task, label_names, teacher)
     else:
         raise UserError("student.init", options.init, "is no way to begin.", nearest_hint(options.init, INITS))
+    if task.is_embedding:
+        set_pooling(model.config, options)
     _check_vocabulary(model, tokenizer)
     _set_pad_token(model, tokenizer)
     return model.train()

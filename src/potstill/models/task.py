@@ -1,6 +1,6 @@
 """What a task makes of a batch: the scored rows and their labels. The label shift lives here and nowhere else."""
 
-# B batch, L length, N rows
+# B batch, K texts of an example, L length, N rows
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from potstill.data.batch import IGNORE, Batch
 from potstill.errors import UserError, nearest_hint
+from potstill.signals.protocol import Needs
 
 
 @dataclass(frozen=True)
@@ -20,38 +21,52 @@ class Task:
     auto_class: name of the `transformers` class that loads a model for it.
     is_text: examples are token ids, not pixels.
     is_causal: one row per position whose next token is scored, not one per example; classes are the vocabulary.
+    is_embedding: one vector per text, of which an example has K; no classes.
     """
 
     name: str
     auto_class: str
     is_text: bool
     is_causal: bool = False
+    is_embedding: bool = False
+
+    @property
+    def output(self) -> Needs:
+        """What its models are for."""
+        return Needs(embeddings=True) if self.is_embedding else Needs(logits=True)
 
     def scored_rows(self, batch: Batch) -> Tensor | None:
         """Flat indices `[N]` into B*L of the positions that predict a scored token; None: one row per example."""
         return self._predicting(batch).flatten().nonzero().squeeze(1) if self.is_causal else None
 
     def row_labels(self, batch: Batch) -> Tensor:
-        """Gold class of every row, `[N]`: the next token's id, or the example's label (`IGNORE`: it has none)."""
+        """Gold class of every row, `[N]`: the next token's id, or the example's label or score (`IGNORE`: none)."""
         return batch.labels[:, 1:][self._predicting(batch)[:, :-1]] if self.is_causal else batch.labels
 
     def positions(self, batch: Batch) -> Tensor | None:
-        """Which positions are attended, bool `[B, L]`; None for images, which are not padded."""
+        """Which positions are attended, bool `[B, L]` or `[B, K, L]`; None for images, which are not padded."""
         if not self.is_text:
             return None
         mask = batch.inputs.get("attention_mask")
         return torch.ones_like(batch.inputs["input_ids"], dtype=torch.bool) if mask is None else mask.bool()
 
+    def lengths(self, batch: Batch) -> Tensor | None:
+        """Attended positions of each example, `[B]`, or of each of its texts, `[B K]`; None for images."""
+        attended = self.positions(batch)
+        return None if attended is None else attended.flatten(0, -2).sum(dim=1)
+
     def count_rows(self, batch: Batch) -> dict[str, int]:
         """What the losses of `batch` are divided by, without running a model.
 
-        labelled: rows with a gold label. scored: all rows. positions: attended positions, or images.
+        labelled: rows with a gold label. scored: all rows. positions: attended positions, or images. examples: all
+        of them; of embeddings, all texts.
         """
         labels, attended = self.row_labels(batch), self.positions(batch)
         return {
             "labelled": int((labels != IGNORE).sum()),
             "scored": len(labels),
             "positions": len(batch) if attended is None else int(attended.sum()),
+            "examples": len(batch) if attended is None else attended.shape[:-1].numel(),
         }
 
     def _predicting(self, batch: Batch) -> Tensor:
@@ -71,6 +86,7 @@ TASKS = {
         Task("text_classification", "AutoModelForSequenceClassification", is_text=True),
         Task("image_classification", "AutoModelForImageClassification", is_text=False),
         Task("causal_lm", "AutoModelForCausalLM", is_text=True, is_causal=True),
+        Task("embedding", "AutoModel", is_text=True, is_embedding=True),
     )
 }
 
