@@ -9,6 +9,8 @@ import pytest
 
 from potstill.errors import UserError
 
+from .interrupted import cut_off
+
 RUN = ("run", "recipe=digits", "debug=one_batch", "logger=none", "run.dir=recipe")
 STAGES = ["teacher", "baseline", "student", "evaluate"]
 
@@ -88,14 +90,36 @@ def test_a_stage_that_fails_stops_the_recipe_and_is_resumed(error, start, potsti
 
 
 @pytest.mark.slow
-def test_a_stage_broken_off_is_set_aside_and_repeated(start, potstill, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr("potstill.commands.train.export", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            potstill(*RUN)
-    assert Path("recipe/teacher").is_dir()
+def test_a_stage_cut_off_in_mid_training_goes_on_from_its_checkpoint(start, potstill):
+    few_steps = ("debug=few_steps",)
+    with cut_off(15):
+        potstill(*RUN, *few_steps)
+    assert not Path("recipe/teacher/student").exists()
     assert not Path("recipe/baseline").exists()
-    ran, _, shown = start()
+    ran, _, shown = start(*few_steps, "logger=csv")
+    assert ran == STAGES[1:]
+    assert "Stage 'teacher': goes on with" in shown
+    assert "Going on after step 10" in shown
+    assert kept("teacher.2*") == []
+    [resume] = json.loads(Path("recipe/teacher/manifest.json").read_text())["resumes"]
+    assert resume["from_step"] == 10
+    assert start(*few_steps)[:2] == ([], STAGES)
+
+
+@pytest.mark.slow
+def test_a_stage_cut_off_under_another_fingerprint_is_set_aside(start, potstill):
+    with cut_off("export"):
+        potstill(*RUN)
+    ran, _, shown = start("seed=1")
     assert ran == STAGES
-    assert "unfinished" in shown
+    assert "made from something else" in shown
     assert len(kept("teacher.2*")) == 1
+
+
+@pytest.mark.slow
+def test_a_stage_that_was_done_when_the_recipe_was_killed_is_not_repeated(start):
+    start()
+    manifest = json.loads(Path("recipe/manifest.json").read_text())
+    manifest["stages"] = {"teacher": {**manifest["stages"]["teacher"], "is_done": False}}
+    Path("recipe/manifest.json").write_text(json.dumps(manifest))
+    assert start()[1] == ["teacher"]

@@ -40,7 +40,7 @@ def refused(potstill, tmp_path: Path, models) -> Callable[..., str]:
         assert len(outcome.err.strip().splitlines()) <= MAX_LINES
         assert [line for line in outcome.err.splitlines() if len(line) > MAX_COLUMNS and " " in line] == []
         assert set(tmp_path.rglob("*")) == before, "something is left behind"
-        return " ".join(outcome.err.split())
+        return outcome.words
 
     return run
 
@@ -104,8 +104,8 @@ MORE = {
     "deleted group": (["~optim"], ["optim.max_steps=None", "optim.max_steps=1000"]),
     "unset path of the teacher": (["teacher=pretrained"], ["teacher.path='???'", "teacher.path=..."]),
     "unset path of the student": (["student=pretrained"], ["student.path", "student.path=..."]),
-    "unset taps": (["loss/term=[ce,hidden_mse]"], ["loss.term.hidden_mse.student_tap='???'"]),
-    "group is null": (["hardware=null"], ["hardware='null'", "There are: cpu, gpu"]),
+    "unset taps": (["loss/term=[ce,hidden_mse]"], ["loss.term.hidden_mse.student_tap=None"]),
+    "group is null": (["hardware=null"], ["hardware='null'", "There are: cpu, cpu_fsdp2"]),
     "group without an option": (["optim"], ["optim=''", "There are: adamw, sgd"]),
     "seed": (["seed=abc"], ["seed='abc'", "seed=0"]),
     "truth": (["hardware.compile=maybe"], ["hardware.compile='maybe'", "neither true nor false"]),
@@ -126,7 +126,7 @@ MORE = {
     "logger's mode": (["logger.mode=onlin"], ["logger.mode='onlin'", "Nearest: 'online'"]),
     "logger's option": (["logger.project=3"], ["logger.project=3", "not text"]),
     "option of nothing": (["logger=none", "logger.project=x"], ["logger.project='x'", "null"]),
-    "precision": (["hardware.precision=17"], ["hardware.precision='17'", "hardware=cpu"]),
+    "precision": (["hardware.precision=17"], ["hardware.precision='17'", "There are: 16-mixed, 32"]),
     "accelerator": (["hardware.accelerator=abc"], ["hardware.accelerator='abc'", "hardware=cpu"]),
     "unreadable override": (["seed=[1"], ["seed='[1'", "key=value"]),
     "misspelt key of an architecture": (["+student.config.hidden_size=3"], ["student.config.hidden_size=3", "Nearest"]),
@@ -147,6 +147,15 @@ def test_further_faults_of_a_training(name, refused):
     overrides, expected = MORE[name]
     shown = refused("train", *overrides)
     assert [text for text in expected if text not in shown] == [], shown
+
+
+def test_ranks_that_would_each_make_up_a_name_are_refused(refused, monkeypatch):
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("potstill.commands.train.train", lambda *_: pytest.fail("it would wait for the other rank"))
+    shown = refused("train", "hardware.devices=2", "hardware.strategy=ddp", "student=vit_digits_tiny")
+    assert "run.name=None is made of the time, and each of 2 processes" in shown
+    assert "run.name=NAME" in shown
 
 
 @pytest.mark.parametrize(
@@ -182,7 +191,7 @@ def test_a_directory_in_use_is_not_written_over(potstill, tmp_path):
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     outcome = potstill("train", "debug=one_batch", "run.dir=mine", "seed=1")
     assert outcome.code == 2
-    assert f"run.dir='{tmp_path / 'mine'}' holds a run already." in " ".join(outcome.err.split())
+    assert f"run.dir='{tmp_path / 'mine'}' holds a run already." in outcome.words
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
@@ -194,7 +203,7 @@ def test_a_baseline_trained_on_another_split_is_not_compared(potstill):
     outcome = potstill("evaluate", "run=student", "baseline=other", "logger=none")
     assert outcome.code == 2
     assert "baseline='other'" in outcome.err
-    assert "other data, labels or splits" in " ".join(outcome.err.split())
+    assert "other data, labels or splits" in outcome.words
     assert not Path("student/evaluation.json").exists()
     assert potstill("evaluate", "run=student", "baseline=baseline", "logger=none").code == 0
 

@@ -11,6 +11,8 @@ from potstill.models.task import TASKS
 from potstill.signals.live import LiveTeacher
 from potstill.signals.protocol import Needs, SignalSource
 from potstill.signals.remembered import RememberedTeacher
+from potstill.tracking.memory import MemoryInCheckpoints
+from tests.models.tiny import embedding_batch, tiny_model
 
 from .tiny import TAP, classifier, language_model, unlabelled
 
@@ -89,3 +91,55 @@ def test_a_language_model_is_refused():
     live = LiveTeacher(language_model(), TASKS["causal_lm"], None)
     with pytest.raises(UserError, match=r"teacher\.remember=false"):
         RememberedTeacher(live)
+
+
+def test_a_resumed_run_remembers_what_the_checkpoint_does_and_asks_nothing_again(live: Counted):
+    first = RememberedTeacher(live)
+    rows = first.signal(batch_of(0, 1, 2), LOGITS).logits
+    state = MemoryInCheckpoints(first).state_dict()
+    second = RememberedTeacher(live)
+    MemoryInCheckpoints(second).load_state_dict(state)
+    found = second.signal(batch_of(0, 1, 2), LOGITS).logits
+    assert live.num_examples == 3
+    assert rows is not None
+    assert found is not None
+    assert torch.equal(found, rows)
+
+
+def test_what_another_teacher_said_is_not_taken_over(live: Counted):
+    first = RememberedTeacher(live)
+    first.signal(batch_of(0, 1), LOGITS)
+    second = RememberedTeacher(live)
+    MemoryInCheckpoints(second, is_same=False).load_state_dict(MemoryInCheckpoints(first).state_dict())
+    second.signal(batch_of(0, 1), LOGITS)
+    assert live.num_examples == 4
+
+
+def test_on_another_number_of_ranks_all_that_is_known_is_taken_over(live: Counted):
+    states = []
+    for text in (0, 1):
+        each = RememberedTeacher(live)
+        each.signal(batch_of(text), LOGITS)
+        states.append(each.state_dict())
+    alone = RememberedTeacher(live)
+    MemoryInCheckpoints(alone).load_state_dict({"of_ranks": [*states, {}]})
+    alone.signal(batch_of(0, 1), LOGITS)
+    assert live.num_examples == 2
+
+
+def test_embeddings_are_remembered_as_logits_are():
+    task = TASKS["embedding"]
+    live = Counted(tiny_model("bert", "embedding"), task, None)  # type: ignore[arg-type]
+    remembered, needs = RememberedTeacher(live), Needs(embeddings=True)
+    batch = embedding_batch(TEXTS, [0] * 3)
+    first = remembered.signal(batch.take([0, 2]), needs).embeddings
+    found = remembered.signal(batch, needs).embeddings
+    assert first is not None
+    assert found is not None
+    assert live.num_examples == 3
+    torch.testing.assert_close(found[[0, 2]], first)
+    torch.testing.assert_close(found, LiveTeacher.signal(live, batch, needs).embeddings)
+    other = RememberedTeacher(live)
+    other.load_state_dict([remembered.state_dict()])
+    torch.testing.assert_close(other.signal(batch, needs).embeddings, found)
+    assert live.num_examples == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from omegaconf import DictConfig
 from transformers import PreTrainedModel
 
 from potstill.commands.assemble import Source, assemble_source, check_tokenizers
+from potstill.commands.several import several
 from potstill.config.build import build
 from potstill.config.compose import typed
 from potstill.config.rerun import read_config
@@ -22,7 +24,8 @@ from potstill.models.export import load_exported
 from potstill.models.labels import label_order
 from potstill.models.load import load_teacher
 from potstill.reporting.table import print_evaluation
-from potstill.tracking import record
+from potstill.signals.live import LiveTeacher
+from potstill.tracking import lineage, record
 from potstill.tracking.logger import finish, with_metrics_file
 from potstill.tracking.manifest import write_json
 
@@ -57,21 +60,35 @@ def evaluate_runs(
     evaluation = evaluate(_models(config, runs, source), _test_set(source), source.task)
     write_json(output / "evaluation.json", evaluation)
     print_evaluation(evaluation)
-    _log(evaluation, config, output, logger)
+    _log(evaluation, config, source, output, logger)
     log.info("\nWritten: %s", output / "evaluation.json")
     return evaluation
 
 
 def _models(config: TrainConfig, runs: dict[str, Path], source: Source) -> dict[str, ModelUnderTest]:
-    models = {}
-    if config.teacher.path:
-        check_tokenizers(config, source)
-        teacher = load_teacher(config.teacher, source.task, tokenizer=source.tokenizer)
-        models["teacher"] = _under_test(teacher, config, source, "teacher.path", config.teacher.path)
+    models = _teachers(config, source)
     for key, run in runs.items():
         student = load_exported(run / "student", source.task)
         models["student" if key == "run" else key] = _under_test(student, config, source, key, str(run / "student"))
     return models
+
+
+def _teachers(config: TrainConfig, source: Source) -> dict[str, ModelUnderTest]:
+    """The teacher. Of several, what they say together, `teacher`, and each alone, `teacher/<name>`."""
+    check_tokenizers(config, source)
+    tested = {}
+    for key, options in config.teacher.models.items():
+        if options.path:
+            model = load_teacher(options, source.task, tokenizer=source.tokenizer, who=key)
+            tested[key] = _under_test(model, config, source, f"{key}.path", options.path)
+    if not config.teacher.members:
+        return tested
+    sources = {key: LiveTeacher(each.model, source.task, each.label_order) for key, each in tested.items()}  # type: ignore[arg-type]
+    # of losses that are averaged, the mean of the distributions is what a student of them all tends to
+    combine = "probabilities" if config.teacher.combine == "losses" else config.teacher.combine
+    together = several(config, source, sources, split="test", combine=combine)
+    alone = {f"teacher/{key.rpartition('.')[2]}": each for key, each in tested.items()}
+    return {"teacher": ModelUnderTest(together.model, source=together), **alone}
 
 
 def _under_test(model: PreTrainedModel, config: TrainConfig, source: Source, key: str, path: str) -> ModelUnderTest:
@@ -105,14 +122,22 @@ def _refuse_other_data(run: Path, key: str, fingerprint: str) -> None:
         raise UserError(key, str(run), problem, "Train it again on this data, with the same seed and data options.")
 
 
-def _log(evaluation: dict[str, Any], config: TrainConfig, output: Path, logger: dict[str, Any] | None) -> None:
+def _log(
+    evaluation: dict[str, Any], config: TrainConfig, source: Source, output: Path, logger: dict[str, Any] | None
+) -> None:
+    """To W&B with the config of the student's training, so that evaluations are compared by what their runs are."""
     if not logger:
         return
-    place = {"save_dir": str(output.absolute()), "name": f"{output.name}-evaluate", "group": config.run.experiment}
+    group = config.run.sweep or config.run.experiment
+    place = {"save_dir": str(output.absolute()), "name": f"{output.name}-evaluate", "group": group}
     built = build(logger, "logger", **place, job_type="evaluate")
     loggers, status = with_metrics_file(built, str(output)), "failed"
     try:
+        record.log_config(loggers, asdict(config))
+        models = [model["path"] for model in evaluation["models"].values()]
+        lineage.log_inputs(loggers, source.data, config.data.source, models)
         record.log_evaluation(loggers, evaluation)
+        lineage.log_evaluation_file(loggers, output / "evaluation.json")
         status = "finished"
     finally:
         finish(loggers, status)

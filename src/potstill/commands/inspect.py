@@ -26,12 +26,10 @@ def inspect(overrides: Sequence[str], console: Console | None = None) -> None:
     console.print(_groups())
     source = assemble_source(config)
     labels = {"label_names": source.label_names, "tokenizer": source.tokenizer}
-    has_teacher = bool(config.teacher.path or config.teacher.config)
-    teacher = load_teacher(config.teacher, source.task, **labels) if has_teacher else None
-    student = load_student(config.student, source.task, **labels, teacher=teacher)
-    for who, model in (("teacher", teacher), ("student", student)):
-        if model is not None:
-            console.print(_modules(who, model), crop=False)
+    teachers = {key: load_teacher(each, source.task, **labels, who=key) for key, each in config.teacher.models.items()}
+    student = load_student(config.student, source.task, **labels, teacher=teachers.get("teacher"))
+    for who, model in {**teachers, "student": student}.items():
+        console.print(_modules(who, model), crop=False)
     console.print("The whole config: potstill inspect --cfg", highlight=False)
 
 

@@ -35,7 +35,7 @@ class LiveTeacher:
         # no_grad, not inference_mode: a student's graph may save these tensors for its backward
         with torch.no_grad(), torch.autocast(batch.labels.device.type, enabled=False):
             output = forward(self.model, batch, self.task, needs)
-        return Signal(self._ordered(output.logits), output.hidden)
+        return Signal(self._ordered(output.logits), output.hidden, output.embeddings)
 
     def to(self, device: torch.device) -> LiveTeacher:
         self.model.to(device)  # type: ignore[arg-type]

@@ -1,6 +1,6 @@
 """What a term may ask of a teacher, and the one way to ask it."""
 
-# N rows, C classes, P attended positions, D width
+# B batch, K texts of an example, N rows, C classes, P attended positions, D width
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from potstill.data.batch import Batch
 
@@ -19,24 +19,46 @@ class Needs:
 
     logits: bool = False
     taps: tuple[str, ...] = ()
+    embeddings: bool = False
 
     def __bool__(self) -> bool:
-        return self.logits or bool(self.taps)
+        return self.logits or bool(self.taps) or self.embeddings
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What one of several teachers says. rows: numbers of the batch's rows it was asked about, `[M]`, and its logits on
+    these, `[M, C]`. weight: its part in the mean; the weights of all sum to 1.
+    """
+
+    logits: Tensor
+    rows: Tensor
+    weight: float
 
 
 @dataclass
 class Signal:
     """A teacher's answer to one batch.
 
-    logits: `[N, C]`, one row per scored position, columns in the order of the data's labels or vocabulary.
+    logits: `[N, C]`, one row per scored position, columns in the order of the data's labels or vocabulary; None where
+        no term needs them, and where the losses to several teachers are averaged instead.
     hidden: by module path, `[P, D]` (text: attended positions) or `[B, ...]` (images).
+    embeddings: `[B, K, D]`, one vector per text.
+    members: by name, what each of several teachers says.
     """
 
     logits: Tensor | None = None
     hidden: dict[str, Tensor] = field(default_factory=dict)
+    embeddings: Tensor | None = None
+    members: dict[str, Opinion] = field(default_factory=dict)
 
 
 class SignalSource(Protocol):
+    """Where a teacher's signal comes from. model: the one that runs on this device, if there is one."""
+
+    @property
+    def model(self) -> nn.Module | None: ...
+
     def signal(self, batch: Batch, needs: Needs) -> Signal: ...
 
     def to(self, device: torch.device) -> SignalSource: ...

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from potstill.data.batch import Batch
 from potstill.errors import UserError
@@ -12,9 +14,9 @@ from potstill.signals.protocol import Needs, Signal
 
 
 class RememberedTeacher:
-    """Keeps each example's logits in CPU memory, by the example's key, as the teacher gave them.
+    """Keeps each example's logits, or embeddings, in CPU memory, by the example's key, as the teacher gave them.
 
-    For classification: one row an example. Hidden states are not kept: whoever asks for taps gets the live teacher.
+    One row an example. Hidden states are not kept: whoever asks for taps gets the live teacher.
     """
 
     def __init__(self, source: LiveTeacher) -> None:
@@ -22,31 +24,40 @@ class RememberedTeacher:
             problem = "remembers one row per example; a language model has thousands, each as wide as the vocabulary."
             raise UserError("teacher.remember", True, problem, "Set teacher.remember=false.")
         self._source = source
+        self._kept = "embeddings" if source.task.is_embedding else "logits"
         self._rows: dict[str, Tensor] = {}
+
+    @property
+    def model(self) -> nn.Module:
+        return self._source.model
 
     def signal(self, batch: Batch, needs: Needs) -> Signal:
         """The live teacher's answer; the model sees only the examples of `batch` that it has not seen yet."""
-        if needs.taps or not needs.logits or not batch.keys:
+        if needs != self._source.task.output or not batch.keys:
             return self._source.signal(batch, needs)
         self._learn(batch)
-        return Signal(torch.stack([self._rows[key] for key in batch.keys]).to(batch.labels.device))
+        rows = torch.stack([self._rows[key] for key in batch.keys]).to(batch.labels.device)
+        return Signal(embeddings=rows) if self._kept == "embeddings" else Signal(logits=rows)
 
     def to(self, device: torch.device) -> RememberedTeacher:
         self._source.to(device)
         return self
 
+    def state_dict(self) -> dict[str, Any]:
+        """Keys, and their rows as one tensor; nothing where nothing is remembered."""
+        return {"keys": list(self._rows), self._kept: torch.stack([*self._rows.values()])} if self._rows else {}
+
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        """Remember what these states hold, and nothing else; of a key in several, the last."""
+        self._rows = {
+            key: row for state in states if state for key, row in zip(state["keys"], state[self._kept], strict=True)
+        }
+
     def _learn(self, batch: Batch) -> None:
         unseen = {key: example for example, key in enumerate(batch.keys) if key not in self._rows}
         if not unseen:
             return
-        logits = self._source.signal(_examples(batch, list(unseen.values())), Needs(logits=True)).logits
-        assert logits is not None
-        # cloned: a row that is a view would keep the logits of its whole batch alive
-        self._rows |= {key: row.clone() for key, row in zip(unseen, logits.cpu(), strict=True)}
-
-
-def _examples(batch: Batch, examples: list[int]) -> Batch:
-    """Some of the examples, padded as they are."""
-    index = torch.tensor(examples, device=batch.labels.device)
-    inputs = {name: value.index_select(0, index) for name, value in batch.inputs.items()}
-    return Batch(inputs, batch.labels.index_select(0, index), tuple(batch.keys[example] for example in examples))
+        signal = self._source.signal(batch.take(list(unseen.values())), self._source.task.output)
+        # cloned: a row that is a view would keep those of its whole batch alive
+        rows = getattr(signal, self._kept).cpu()
+        self._rows |= {key: row.clone() for key, row in zip(unseen, rows, strict=True)}
