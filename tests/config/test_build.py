@@ -29,7 +29,7 @@ def test_options_and_arguments_reach_the_target():
         ({"_target_": CE, "_partial_": True}, "x._partial_", "no option"),
         ({"_target_": CE, "weight": "1e-5"}, "x.weight", "not a number"),
         ({"_target_": CE, "weight": True}, "x.weight", "not a number"),
-        ({"_target_": "potstill.losses.terms.HiddenMSE", "student_tap": "a"}, "x.teacher_tap", "needs it"),
+        ({"_target_": "potstill.data.sources.files"}, "x.train", "needs it"),
         ({"_target_": "torch.optim.SGD", "lr": "1e-3"}, "x.lr", "not a number"),
         ({"_target_": "torch.optim.SGD", "lr": -1.0}, "x", "Invalid learning rate"),
         ({"_target_": "potstill.data.sources.files", "train": 3}, "x.train", "not text"),

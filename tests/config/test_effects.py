@@ -7,19 +7,26 @@ import json
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from torch import distributed
+from torch.distributed.device_mesh import init_device_mesh
 from transformers import AutoConfig, AutoTokenizer
 
 from potstill.commands.assemble import assemble_models, assemble_objective, assemble_source, make_module
+from potstill.commands.check import check_parts
 from potstill.commands.fit import make_trainer
 from potstill.commands.recording import make_loggers
 from potstill.config.compose import composed, typed
 from potstill.config.schema import EvaluateConfig, HardwareConfig, RecipeCommandConfig, StageConfig, TrainConfig
 from potstill.config.validate import validate
+from potstill.errors import UserError
+from potstill.hardware.strategy import make_strategy
+from tests.config.test_embedding_effects import OF_ENCODERS
 
 TESTS = Path(__file__).resolve().parent.parent
 
@@ -50,7 +57,8 @@ class Parts:
 
     @property
     def trainer(self) -> Any:
-        return make_trainer(self.config, [])
+        parts = {"task": self.source.task, "objective": self.objective, "teacher": None, "unused_parameters": []}
+        return make_trainer(self.config, SimpleNamespace(**parts), [], check_parts(self.config))  # type: ignore[arg-type]
 
     @property
     def teacher(self) -> Any:
@@ -83,6 +91,16 @@ def gold(parts: Parts) -> list[Any]:
     return sorted(str(row) for batch in parts.batches for row in batch.labels.tolist())
 
 
+def sharded(parts: Parts) -> Parts:
+    """Its parameters laid out over the ranks of a group of one."""
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
+    try:
+        parts.module.shard(init_device_mesh("cpu", (1,)))
+    finally:
+        distributed.destroy_process_group()
+    return parts
+
+
 SOURCE = ["data=files", "data.source.train={data}", "student.tokenizer={model}", "loss=ce"]
 TEXT = [*SOURCE, "student=bert_tiny", "student.config.hidden_size=16", "student.config.intermediate_size=32"]
 TEACHER = ["loss=kd", "teacher=pretrained", "teacher.path={model}"]
@@ -92,6 +110,10 @@ CAUSAL = [*TEXT, "data.task=causal_lm"]
 PAIRS = [*CAUSAL, "data.columns={{text: null, prompt: text, completion: other}}"]
 IMAGES = ["data=files", "data.source.train={images}", "data.task=image_classification"]
 IMAGES += ["data.columns={{text: null, image: image}}"]
+SEVERAL = [*TEXT, "loss=kd", "teacher=several"]
+SEVERAL += ["+teacher.members.a.path={model}", "+teacher.members.b.path={other}"]
+ROUTED = ["teacher.combine=route", "teacher.route_by=label"]
+ROUTED += ["+teacher.members.a.routes=[no,up]", "+teacher.members.b.routes=[yes,down]"]
 COPIED = [*SOURCE, *TEACHER, "student=teacher_layers", "student.config.num_hidden_layers=1"]
 
 Row = tuple[list[str], str, Callable[[Parts], Any]]
@@ -107,13 +129,21 @@ EFFECTS: dict[str, Row] = {
         *(TAUGHT, "teacher.attn_implementation=eager"),
         lambda p: p.teacher.config._attn_implementation,
     ),
+    "teacher.members": (
+        *(SEVERAL, "+teacher.members.b.weight=3.0"),
+        lambda p: [member.weight for member in p.models.teacher.members.values()],
+    ),
+    "teacher.combine": (SEVERAL, "teacher.combine=losses", lambda p: p.models.teacher.combine),
+    "teacher.route_by": (
+        *([*SEVERAL, *ROUTED, "data.slices=[label,second]"], "teacher.route_by=second"),
+        lambda p: [batch.routes for batch in p.batches],
+    ),
     "teacher.remember": (TAUGHT, "teacher.remember=true", lambda p: type(p.models.teacher)),
     "student.path": (
         *(PRETRAINED, "student.path={other}"),
         lambda p: weights(p.models.student),
     ),
     "student.config": (TEXT, "student.config.hidden_size=32", lambda p: p.models.student.num_parameters()),
-    "student.dtype": (TEXT, "student.dtype=bfloat16", lambda p: p.models.student.dtype),
     "student.attn_implementation": (
         *(TEXT, "student.attn_implementation=eager"),
         lambda p: p.models.student.config._attn_implementation,
@@ -163,9 +193,23 @@ EFFECTS: dict[str, Row] = {
     ),
     "optim.max_epochs": (TEXT, "optim.max_epochs=2", lambda p: (p.trainer.max_epochs, p.learning_rates())),
     "optim.clip_norm": (TEXT, "optim.clip_norm=0.1", lambda p: p.module.clip_norm),
+    "optim.on_nonfinite": (TEXT, "optim.on_nonfinite=skip", lambda p: p.module.max_skipped),
+    "optim.max_skipped": ([*TEXT, "optim.on_nonfinite=skip"], "optim.max_skipped=3", lambda p: p.module.max_skipped),
     "hardware.devices": ([], "hardware.devices=2", lambda p: p.trainer.num_devices),
-    "hardware.strategy": ([], "hardware.strategy=ddp", lambda p: type(p.trainer.strategy)),
+    "hardware.strategy": (["hardware.devices=2"], "hardware.strategy=fsdp", lambda p: type(p.trainer.strategy)),
     "hardware.precision": ([], "hardware.precision=bf16-mixed", lambda p: p.trainer.precision),
+    "hardware.tf32": (
+        *([], "hardware.tf32=true"),
+        lambda p: (p.trainer, torch.get_float32_matmul_precision())[1],
+    ),
+    "hardware.activation_checkpointing": (
+        *(TEXT, "hardware.activation_checkpointing=true"),
+        lambda p: p.models.student.is_activation_checkpointing,
+    ),
+    "hardware.shard_teacher": (
+        *([*TAUGHT, "hardware.strategy=fsdp"], "hardware.shard_teacher=true"),
+        lambda p: [type(weight) for weight in sharded(p).teacher.parameters()],
+    ),
     "hardware.compile": (
         *(TEXT, "hardware.compile=true"),
         lambda p: p.module.student._compiled_call_impl is None,
@@ -195,6 +239,18 @@ ELSEWHERE = {
         [f"{who}.{name}" for who in ("teacher", "student") for name in ("revision", "trust_remote_code")],
         ("config/test_effects.py", "test_the_hub_is_asked_for_what_the_config_says"),
     ),
+    **dict.fromkeys(
+        ["run.resume", "run.allow_changed"],
+        ("integration/test_resume.py", "test_a_finished_training_is_extended"),
+    ),
+    **dict.fromkeys(
+        ["run.sweep", "run.swept", "run.choices", "run.trial"],
+        ("integration/test_sweep.py", "test_a_job_is_told_where_it_stands"),
+    ),
+    **OF_ENCODERS,
+    "returns": ("integration/test_sweep.py", "test_a_sweeper_gets_what_the_config_says"),
+    "hardware.cpu_offload": ("config/test_effects.py", "test_offloading_reaches_the_shards_and_their_process_group"),
+    "hardware.num_nodes": ("config/test_effects.py", "test_nodes_are_counted_by_who_started_them"),
     "hardware.accelerator": ("integration/test_wrong_input.py", "test_further_faults_of_a_training"),
     "evaluate.run": ("integration/test_wrong_input.py", "test_a_baseline_trained_on_another_split_is_not_compared"),
     "evaluate.baseline": (
@@ -231,7 +287,7 @@ def paths(saved, tmp_path_factory) -> dict[str, str]:
     rows = [
         {
             **{"text": text, "other": f"{text} owl", "third": f"eel {text}"},
-            **{"label": ("no", "yes")[n % 2], "other_label": ("a", "b")[n % 2]},
+            **{"label": ("no", "yes")[n % 2], "other_label": ("a", "b")[n % 2], "second": ("up", "down")[n % 3 == 0]},
             **{"messages": chat(text), "others": chat(f"owl {text}")},
         }
         for n, text in enumerate(texts)
@@ -276,6 +332,48 @@ def test_the_hub_is_asked_for_what_the_config_says(who, paths, monkeypatch):
     wanted = {"revision": "0123abc", "trust_remote_code": True}
     assert any(wanted.items() <= options.items() for options in asked)
     assert not all(wanted.items() <= options.items() for options in asked), "the other model's options are its own"
+
+
+def test_bfloat16_weights_are_the_students_alone(paths):
+    taps = [f"loss.term.hidden_mse.{who}_tap=bert.encoder.layer.1" for who in ("student", "teacher")]
+    mse = [*TAUGHT, "loss/term=[kd,hidden_mse]", *taps]
+    parts = Parts([text.format(**paths) for text in [*mse, "hardware.precision=bf16-true"]])
+    assert {weight.dtype for weight in parts.models.student.state_dict().values() if weight.is_floating_point()} == {
+        torch.bfloat16
+    }
+    projector = list(parts.module.objective.parameters())
+    assert projector
+    assert {weight.dtype for weight in projector} == {torch.float32}
+    assert parts.trainer.precision == "32-true", "Lightning would convert the projector as well"
+    loss, _ = parts.objective(parts.module.step_of(parts.batches[0]), parts.module.task.count_rows(parts.batches[0]))
+    assert loss.dtype == torch.float32
+
+
+def test_offloading_reaches_the_shards_and_their_process_group(paths, monkeypatch):
+    """Asked, not run: what it does needs an accelerator."""
+    asked = []
+    monkeypatch.setattr("potstill.commands.assemble.shard", lambda *_, cpu_offload: asked.append(cpu_offload))
+    for offload in (False, True):
+        hardware = ["hardware.strategy=fsdp", "hardware.accelerator=auto", f"hardware.cpu_offload={offload}"]
+        sharded(Parts([text.format(**paths) for text in [*TEXT, *hardware]]))
+    assert asked == [False, False, True, True]  # student and objective, twice
+    backends = [
+        make_strategy("fsdp", 2, on_cpu=False, cpu_offload=offload)._process_group_backend  # type: ignore[union-attr]
+        for offload in (False, True)
+    ]
+    assert backends == ["nccl", "cpu:gloo,cuda:nccl"], "parameters in CPU memory are gathered there"
+
+
+def test_nodes_are_counted_by_who_started_them(monkeypatch):
+    started = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+    for name, value in {**started, "GROUP_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "potstill")
+    for num_nodes in ("2", "auto"):
+        trainer = Parts(["hardware.devices=2", "hardware.strategy=ddp", f"hardware.num_nodes={num_nodes}"]).trainer
+        assert (trainer.num_nodes, trainer.world_size, trainer.global_rank) == (2, 4, 3)
+    with pytest.raises(UserError, match=r"hardware\.num_nodes"):
+        _ = Parts(["hardware.devices=2", "hardware.num_nodes=3"]).trainer
 
 
 def fields(kind: Any, prefix: str = "") -> Iterator[str]:

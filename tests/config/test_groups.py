@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,17 +15,21 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 
 from potstill.commands.assemble import assemble_objective
-from potstill.commands.run import plan
+from potstill.commands.check import check_parts
+from potstill.commands.fit import make_trainer
+from potstill.commands.stages import plan
 from potstill.config.build import build, check_arguments, locate
 from potstill.config.compose import composed, typed
 from potstill.config.paths import CONF, groups
 from potstill.config.schema import RecipeCommandConfig, TrainConfig
 from potstill.config.validate import validate
+from potstill.errors import UserError
 from potstill.models.architecture import architecture_of
 from potstill.models.load import load_student, load_teacher
 from potstill.models.task import TASKS
 from potstill.models.tokenizers import load_tokenizer
 from potstill.tracking.logger import finish
+from tests.losses.registry import EMBEDDING_TERMS
 
 PRESETS = [None, *groups()["debug"]]
 IN_TRAIN = [(group, option) for group, options in groups().items() for option in options if group != "recipe"]
@@ -70,8 +75,10 @@ def overrides_for(group: str, option: str, stand_ins: dict[str, str]) -> list[st
 
 def overrides_of_terms(terms: list[str], stand_ins: dict[str, str]) -> list[str]:
     overrides = [f"loss/term=[{','.join(terms)}]", "teacher=pretrained", f"teacher.path={stand_ins['model']}"]
+    overrides += ["data.task=embedding"] if set(terms) & set(EMBEDDING_TERMS) else []
     for term in terms:
-        missing = unset(OmegaConf.load(CONF / "loss" / "term" / f"{term}.yaml"))
+        node = OmegaConf.load(CONF / "loss" / "term" / f"{term}.yaml")
+        missing = [*unset(node), *(key for key in ("student_tap", "teacher_tap") if key in node)]
         overrides += [f"loss.term.{term}.{key}={fill(key, stand_ins)}" for key in missing]
     return overrides
 
@@ -127,6 +134,22 @@ def test_every_optimizer_takes_a_step(option):
     assert weight.item() < 1.0
 
 
+@pytest.mark.parametrize("option", groups()["hardware"])
+def test_every_hardware_builds_or_says_that_it_is_not_there(option):
+    config = resolved([f"hardware={option}"])
+    if config.hardware.accelerator == "gpu" and not torch.cuda.is_available():
+        with pytest.raises(UserError, match="cannot be had: No supported gpu backend found!") as caught:
+            check_parts(config)
+        assert (caught.value.key, caught.value.value) == ("hardware.accelerator", "gpu")
+        assert caught.value.fix == "Works everywhere: hardware=cpu"
+        return
+    place = check_parts(config)
+    parts = {"task": TASKS[config.data.task], "objective": assemble_objective(config)}
+    module: Any = SimpleNamespace(**parts, teacher=None, unused_parameters=[])
+    trainer = make_trainer(config, module, [], place)
+    assert trainer.num_devices == place.per_node
+
+
 @pytest.mark.parametrize("option", groups()["callbacks"])
 def test_every_choice_of_callbacks_builds(option):
     nodes = resolved([f"callbacks={option}"]).callbacks
@@ -177,7 +200,7 @@ def task_of(config: TrainConfig, tokenizer: Any) -> Any:
 def test_every_teacher_loads(option, stand_ins):
     config = resolved(overrides_for("teacher", option, stand_ins))
     if config.teacher.path is None:
-        assert option == "none"
+        assert option in ("none", "several")
     elif not Path(config.teacher.path).exists():
         pytest.skip(f"no model at {config.teacher.path}")
     else:

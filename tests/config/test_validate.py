@@ -34,6 +34,11 @@ def test_a_number_that_must_be_positive_is(key, value):
     ("overrides", "key"),
     [
         (["optim.warmup_fraction=1.0"], "optim.warmup_fraction"),
+        (["seed=-1"], "seed"),
+        (["callbacks.term_gradients.every_steps=15"], "callbacks.term_gradients.every_steps"),
+        (["callbacks.term_gradients.every_steps=10", "hardware=cpu_fsdp2"], "callbacks.term_gradients.every_steps"),
+        (["returns=[val/acuracy]"], "returns"),
+        (["returns=[val/loss,cost/latency_ms_p50]", "hardware=cpu_fsdp2"], "returns"),
         (["optim.max_steps=3"], "optim.max_steps"),
         (["optim.max_epochs=null"], "optim.max_steps"),
         (["loss/term=[]"], "loss.term"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from hydra import compose, initialize_config_dir
@@ -17,7 +18,12 @@ from potstill.config.paths import CONF
 
 Schema = TypeVar("Schema")
 
-SCHEMAS = {"train": schema.TrainConfig, "evaluate": schema.EvaluateConfig, "run": schema.RecipeCommandConfig}
+SCHEMAS = {
+    "train": schema.TrainConfig,
+    "evaluate": schema.EvaluateConfig,
+    "run": schema.RecipeCommandConfig,
+    "compare": schema.CompareConfig,
+}
 
 for _command, _schema in SCHEMAS.items():
     ConfigStore.instance().store(name=f"{_command}_schema", node=_schema)
@@ -26,14 +32,14 @@ for _command, _schema in SCHEMAS.items():
 def composed(command: str, overrides: Sequence[str]) -> DictConfig:
     """The config of `command` under `overrides`, inside or outside of a running Hydra job. Raises UserError."""
     try:
-        return _compose(command, overrides)
+        return compose_raw(command, overrides)
     except REFUSALS as error:
         raise refused(error, command, overrides) from error
 
 
 def refused(error: BaseException, command: str, overrides: Sequence[str]) -> Exception:
     """The UserError for what Hydra raised at `overrides`."""
-    return explain(error, command, overrides, _compose)
+    return explain(error, command, overrides, compose_raw)
 
 
 def typed(config: DictConfig, kind: type[Schema]) -> Schema:
@@ -45,8 +51,17 @@ def typed(config: DictConfig, kind: type[Schema]) -> Schema:
         raise explain_value(error, OmegaConf.structured(kind), config) from error
 
 
-def _compose(command: str, overrides: Sequence[str]) -> DictConfig:
+def compose_raw(command: str, overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig:
+    """What Hydra composes, or raises."""
+    with initialised():
+        return compose(command, overrides=list(overrides), return_hydra_config=with_hydra)
+
+
+@contextmanager
+def initialised() -> Iterator[None]:
+    """Inside, Hydra knows `conf/`: by the job that is running, or by this."""
     if GlobalHydra.instance().is_initialized():
-        return compose(command, overrides=list(overrides))
+        yield
+        return
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(command, overrides=list(overrides))
+        yield

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -26,11 +27,20 @@ _PROBLEMS = {
     "does not support deletion": "cannot be deleted, only changed.",
     "Unexpected type for root: NoneType": "is an option of something that is null.",
 }
+_EXTRAS = {  # launchers that are packages of their own, and the extra that brings each
+    "joblib": "joblib",
+    "submitit_local": "submitit",
+    "submitit_slurm": "submitit",
+    "ray": "ray",
+    "ray_aws": "ray",
+}
 _MAX_LISTED = 12  # keys, where none comes near
 
 
 def explain(error: BaseException, command: str, overrides: Sequence[str], compose: Compose) -> UserError:
     """compose: of a command and overrides, the config; raises where they are refused."""
+    if fix := getattr(error, "fix", None):  # of a sweeper, in these words already
+        return UserError(error.key, error.value, error.problem, fix)  # type: ignore[attr-defined]
     message = str(error)
     if missing := re.search(r"Could not find '([^']+)'", message):
         return _explain_option(missing.group(1))
@@ -80,6 +90,11 @@ def nearest_key(key: str, keys: Iterable[str]) -> str:
 
 def _explain_option(path: str) -> UserError:
     group, _, option = path.rpartition("/")
+    if option in _EXTRAS and group == "hydra/launcher":
+        return UserError(group, option, "is not installed.", f"pip install 'potstill[{_EXTRAS[option]}]'")
+    if group.startswith("hydra/"):
+        there = [name.removesuffix(".yaml") for name in ConfigStore.instance().list(group)]
+        return UserError(group, option, "is no option of this group.", nearest_hint(option, [*there, *_EXTRAS]))
     problem = "is no option of this group." if group in groups() else "names no config."
     return UserError(group or path, option, problem, nearest_hint(option, groups().get(group, groups())))
 

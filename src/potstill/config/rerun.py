@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 from omegaconf import OmegaConf
 
 from potstill.config.compose import composed, typed
 from potstill.config.schema import TrainConfig
 from potstill.errors import UserError
+from potstill.nested import flat
 
 log = logging.getLogger(__name__)
 
@@ -24,9 +24,12 @@ def read_config(run: Path, key: str = "run") -> TrainConfig:
     return typed(OmegaConf.create(file.read_text()), TrainConfig)  # type: ignore[arg-type]
 
 
-def overrides_of(run: Path) -> list[str]:
-    """The overrides that `run` was started with, its name and directory left out; warns where they mean less now."""
-    config = read_config(run, "--from")
+def overrides_of(run: Path, key: str) -> list[str]:
+    """The overrides that `run` was started with, its name and directory left out; warns where they mean less now.
+
+    key: what the user gave `run` as; errors name it.
+    """
+    config = read_config(run, key)
     given = OmegaConf.to_container(OmegaConf.load(run / "overrides.yaml"))
     assert isinstance(given, list)
     overrides = [str(text) for text in given if not str(text).startswith("run.")]
@@ -38,20 +41,17 @@ def overrides_of(run: Path) -> list[str]:
     return overrides
 
 
+def place_of(run: Path) -> list[str]:
+    """Overrides that put a run where `run` is, under its name."""
+    config = read_config(run)
+    return [f"run.dir={run}", f"run.name={config.run.name}", f"run.experiment={config.run.experiment}"]
+
+
 def differences(one: TrainConfig, other: TrainConfig) -> list[str]:
     """Keys on which two configs differ, the run's name and directory left out."""
     first, second = (
-        _flat(OmegaConf.to_container(OmegaConf.structured(one))),
-        _flat(OmegaConf.to_container(OmegaConf.structured(other))),
+        flat(OmegaConf.to_container(OmegaConf.structured(one))),
+        flat(OmegaConf.to_container(OmegaConf.structured(other))),
     )
     keys = {key for key in first.keys() | second.keys() if not key.startswith("run.")}
     return [key for key in keys if first.get(key) != second.get(key)]
-
-
-def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(node, dict) or not node:
-        return {prefix[:-1]: node}
-    flat: dict[str, Any] = {}
-    for name, value in node.items():
-        flat |= _flat(value, f"{prefix}{name}.")
-    return flat

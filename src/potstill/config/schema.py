@@ -16,6 +16,13 @@ class RunConfig:
     experiment: str = MISSING  # groups runs: directory and W&B group
     name: str = MISSING
     dir: str = MISSING
+    resume: bool = False  # go on with the run in `dir`; the flag --resume sets it
+    allow_changed: list[str] = field(default_factory=list)  # keys, or groups of keys, that may differ from that run's
+    # Of a job of a sweep, which sets them; not for a user to set.
+    sweep: str | None = None  # its name, and the W&B group
+    swept: dict[str, Any] = field(default_factory=dict)  # what varies: dotted key -> this job's value
+    trial: dict[str, Any] = field(default_factory=dict)  # of an Optuna study: storage, study_name, number
+    choices: dict[str, str] = field(default_factory=dict)  # config group -> option
 
 
 @dataclass
@@ -27,17 +34,37 @@ class ModelConfig:
     config: dict[str, Any] = field(
         default_factory=dict
     )  # without weights: keys of a transformers config, `model_type` too
-    dtype: str = "float32"
     attn_implementation: str | None = None
     trust_remote_code: bool = False
+    pooling: str = "mean"  # embedding: cls | mean | last: which of a text's positions its vector is made of
+    normalise: bool = False  # embedding: to length 1
+
+
+@dataclass
+class MemberConfig(ModelConfig):
+    """One of several teachers, a node of `teacher.members`."""
+
+    dtype: str = "float32"
+    weight: float = 1.0  # in proportion to the others'
+    routes: list[str] | None = None  # combine=route: the values that are its own; default: its name
 
 
 @dataclass
 class TeacherConfig(ModelConfig):
     path: str | None = MISSING  # null, for no teacher, has to be said: teacher=none
-    remember: bool = (
-        False  # keep each example's logits in memory, so that the teacher is paid for once, not once an epoch
-    )
+    dtype: str = "float32"  # float32 | bfloat16 | float16: of its weights and of all it computes
+    # Keep each example's logits or embeddings in memory, so that the teacher is paid for once, not once an epoch.
+    remember: bool = False
+    members: dict[str, Any] = field(default_factory=dict)  # several teachers: name -> the keys of MemberConfig
+    combine: str = "probabilities"  # probabilities | losses | route: what several teachers are to a term
+    route_by: str | None = None  # combine=route: one of data.slices, whose value says which teacher an example has
+
+    @property
+    def models(self) -> dict[str, Any]:
+        """The options of each model, a TeacherConfig or MemberConfig, by its key in the config."""
+        if self.members:
+            return {f"teacher.members.{name}": MemberConfig(**node) for name, node in self.members.items()}
+        return {"teacher": self} if self.path or self.config else {}
 
 
 @dataclass
@@ -45,6 +72,11 @@ class StudentConfig(ModelConfig):
     init: str = "random"  # random | pretrained | teacher_layers
     layers: Any = "uniform"  # teacher_layers: uniform | first | last | a list of layer numbers
     tokenizer: str | None = None  # hub name or directory; default: the student's own, the data's, or the teacher's
+
+    @property
+    def dtype(self) -> str:
+        """Of its weights as they are loaded; hardware.precision says in what they train."""
+        return "float32"
 
 
 @dataclass
@@ -63,11 +95,15 @@ class ColumnsConfig:
     prompt: str | None = None
     completion: str | None = None
     messages: str | None = None
+    anchor: str | None = None
+    positive: str | None = None
+    negative: str | None = None  # text, or a list of equally many texts
+    score: str | None = None  # of a pair: how alike anchor and positive are, on any scale
 
 
 @dataclass
 class DataConfig:
-    task: str = MISSING  # text_classification | image_classification | causal_lm
+    task: str = MISSING  # text_classification | image_classification | causal_lm | embedding
     source: dict[str, Any] = field(default_factory=dict)
     columns: ColumnsConfig = field(default_factory=ColumnsConfig)
     slices: list[str] = field(default_factory=list)  # columns whose values name the slices of evaluation
@@ -78,6 +114,7 @@ class DataConfig:
     batch_size: int = 64  # the global batch: examples per optimizer step, over all ranks and micro-batches
     max_length: int = 128  # tokens; longer examples are cut
     length_grouping: bool = False
+    pair_by_label: bool = False  # embedding: train on each text with another of its label, drawn anew for every epoch
 
 
 @dataclass
@@ -88,15 +125,22 @@ class OptimConfig:
     max_steps: int | None = None
     max_epochs: int | None = None
     clip_norm: float | None = 1.0
+    on_nonfinite: str = "stop"  # stop | skip: what a loss or gradient does that is not finite
+    max_skipped: int = 10  # steps; one more, and the run stops
 
 
 @dataclass
 class HardwareConfig:
     accelerator: str = "auto"
-    devices: Any = 1
-    strategy: str = "auto"
-    precision: str = "32-true"
+    devices: Any = 1  # of this node: a number, or auto for all there are
+    num_nodes: Any = 1  # auto: as many as torchrun or srun says
+    strategy: str = "auto"  # auto | ddp | fsdp
+    precision: str = "32"  # 32 | bf16-mixed | bf16-true | 16-mixed; the teacher has its own, teacher.dtype
+    tf32: bool = False  # float32 matrix products in TF32, on accelerators that have it
     compile: bool = False
+    activation_checkpointing: bool = False  # keep a block's input only, and run it again in the backward pass
+    shard_teacher: bool = False  # fsdp: the teacher's parameters over the ranks as well
+    cpu_offload: bool = False  # fsdp: parameters and optimizer in CPU memory
     micro_batch_examples: int | None = None
     micro_batch_tokens: int | None = None  # padded tokens
     num_workers: int = 0
@@ -117,6 +161,7 @@ class TrainConfig:
     validate_every: int | None = None  # optimizer steps; default: once an epoch
     log_every: int = 10  # optimizer steps
     limit_batches: int | None = None  # of training, validation and test each; for debugging
+    returns: list[str] = field(default_factory=lambda: ["val/loss"])  # metrics that a sweep gets from this run
 
 
 @dataclass
@@ -125,6 +170,16 @@ class EvaluateConfig:
     baseline: str | None = None  # directory of the run trained without the teacher; a recipe's run knows its own
     output: str = MISSING  # where evaluation.json is written
     logger: dict[str, Any] | None = None
+
+
+@dataclass
+class CompareConfig:
+    paths: list[str] = MISSING  # sweeps, runs, or wandb:ENTITY/PROJECT[/GROUP]
+    metric: str | None = None  # that runs are ranked by; default: val/accuracy where there is one, else val/loss
+    higher_is_better: bool | None = None  # of a metric whose name does not say it
+    cost: str | None = None  # that quality is held against; default: cost/parameters
+    output: str | None = None  # directory of comparison.html and comparison.json; default: the path, where it is one
+    html: bool = True
 
 
 @dataclass

@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
-from potstill.config.schema import TrainConfig
+from potstill.config.build import check_arguments
+from potstill.config.schema import MemberConfig, ModelConfig, TeacherConfig, TrainConfig
 from potstill.errors import UserError, nearest_hint
 
-TASKS = ("text_classification", "image_classification", "causal_lm")
+TASKS = ("text_classification", "image_classification", "causal_lm", "embedding")
+POOLINGS = ("cls", "mean", "last")
+
+DTYPES = ("float32", "bfloat16", "float16")
 
 CHOICES = {
     "data.task": TASKS,
+    "student.pooling": POOLINGS,
+    "teacher.pooling": POOLINGS,
     "student.init": ("random", "pretrained", "teacher_layers"),
-    "student.dtype": ("float32", "bfloat16", "float16"),
-    "teacher.dtype": ("float32", "bfloat16", "float16"),
+    "teacher.dtype": DTYPES,
+    "teacher.combine": ("probabilities", "losses", "route"),
     "optim.schedule": ("constant", "linear", "cosine"),
+    "optim.on_nonfinite": ("stop", "skip"),
+    "hardware.strategy": ("auto", "ddp", "fsdp"),
+    "hardware.precision": ("32", "bf16-mixed", "bf16-true", "16-mixed"),
+}
+
+RETURNED = (
+    *("val/loss", "val/accuracy", "val/ndcg_at_10", "val/spearman", "cost/parameters", "cost/model_bytes"),
+    *("cost/latency_ms_p50", "cost/latency_ms_p95"),
+)
+
+EMBEDDING_ONLY = {  # and the values that mean nothing was asked for
+    "data.pair_by_label": False,
+    **{f"{who}.pooling": "mean" for who in ("student", "teacher")},
+    **{f"{who}.normalise": False for who in ("student", "teacher")},
 }
 
 POSITIVE = (
@@ -24,6 +45,7 @@ POSITIVE = (
     "optim.max_steps",
     "optim.max_epochs",
     "optim.clip_norm",
+    "optim.max_skipped",
     "hardware.micro_batch_examples",
     "hardware.micro_batch_tokens",
     "validate_every",
@@ -38,11 +60,18 @@ def validate(config: TrainConfig) -> None:
         _one_of(key, _value(config, key), choices)
     for key in POSITIVE:
         _positive(key, _value(config, key))
+    if config.seed < 0:
+        raise UserError("seed", config.seed, "is negative, which generators do not take.", "For example: seed=0")
+    for name in config.returns:
+        _one_of("returns", name, RETURNED)
     _fraction("optim.warmup_fraction", config.optim.warmup_fraction)
     _duration(config)
     _terms(config)
+    _embedding(config)
     _student(config)
     _teacher(config)
+    _hardware(config)
+    _term_gradients(config)
 
 
 def _value(config: TrainConfig, key: str) -> Any:
@@ -84,6 +113,18 @@ def _terms(config: TrainConfig) -> None:
             raise UserError(f"loss.term.{name}", term, problem, fix)
 
 
+def _embedding(config: TrainConfig) -> None:
+    """Options of sentence encoders, which would have no effect on any other task."""
+    data = config.data
+    for key, without in EMBEDDING_ONLY.items():
+        value = _value(config, key)
+        if value != without and data.task != "embedding":
+            raise UserError(key, value, f"has no effect with data.task={data.task}.", f"Leave it out: {key}={without}")
+    if data.pair_by_label and not (data.columns.text and data.columns.label):
+        problem = "pairs single texts by their label, so it reads a column of each."
+        raise UserError("data.pair_by_label", True, problem, "Set data.columns.text=COLUMN data.columns.label=COLUMN")
+
+
 def _student(config: TrainConfig) -> None:
     student, teacher = config.student, config.teacher
     if student.init == "teacher_layers" and not teacher.path:
@@ -102,3 +143,88 @@ def _teacher(config: TrainConfig) -> None:
             "keeps every example's logits in memory; for a language model that is one row of the vocabulary a token."
         )
         raise UserError("teacher.remember", True, problem, "Set teacher.remember=false")
+    if teacher.members:
+        _members(config)
+    elif teacher.route_by or teacher.combine != TeacherConfig.combine:
+        name = "route_by" if teacher.route_by else "combine"
+        problem = "has no effect on one teacher."
+        raise UserError(f"teacher.{name}", getattr(teacher, name), problem, "Leave it out, or set teacher=several.")
+
+
+def _members(config: TrainConfig) -> None:
+    teacher = config.teacher
+    for name in (*(each.name for each in fields(ModelConfig)), "dtype"):
+        if getattr(teacher, name) != getattr(TeacherConfig(path=None), name):
+            problem = "is of one teacher, and there are several, each with its own."
+            raise UserError(f"teacher.{name}", getattr(teacher, name), problem, f"Set teacher.members.NAME.{name}")
+    for name, node in teacher.members.items():
+        _member(f"teacher.members.{name}", node, config)
+    if teacher.combine == "route":
+        _routes(config)
+    elif teacher.route_by:
+        problem = f"has no effect with teacher.combine={teacher.combine}: every teacher sees every example."
+        raise UserError("teacher.route_by", teacher.route_by, problem, "Set teacher.combine=route")
+    if config.hardware.shard_teacher:
+        problem = "is for one teacher, and there are several."
+        raise UserError("hardware.shard_teacher", True, problem, "Set hardware.shard_teacher=false")
+
+
+def _member(key: str, node: Any, config: TrainConfig) -> None:
+    if not isinstance(node, dict):
+        raise UserError(key, node, "is no teacher.", f"For example: +{key}.path=DIRECTORY")
+    check_arguments(MemberConfig, node, key)
+    if not node.get("path"):
+        raise UserError(f"{key}.path", None, "has no value yet, and needs one.", f"Set it: +{key}.path=...")
+    _one_of(f"{key}.dtype", node.get("dtype", "float32"), DTYPES)
+    weight, is_routed = node.get("weight", 1.0), config.teacher.combine == "route"
+    if not 0 < weight < float("inf"):
+        raise UserError(f"{key}.weight", weight, "must be a finite number > 0.", f"For example: {key}.weight=1.0")
+    for name in ("weight",) if is_routed else ("routes",):
+        if node.get(name) is not None:
+            problem = f"has no effect with teacher.combine={config.teacher.combine}."
+            raise UserError(f"{key}.{name}", node[name], problem, "Leave it out, or change teacher.combine.")
+
+
+def _routes(config: TrainConfig) -> None:
+    teacher, slices = config.teacher, config.data.slices
+    if teacher.route_by not in slices:
+        problem = "must be one of data.slices, which says which teacher an example has."
+        raise UserError("teacher.route_by", teacher.route_by, problem, "For example: data.slices=[domain]")
+    owners: dict[str, str] = {}
+    for key, member in teacher.models.items():
+        for route in member.routes or [key.rpartition(".")[2]]:
+            if route in owners:
+                problem = f"is a route of {owners[route]} as well."
+                raise UserError(f"{key}.routes", route, problem, "Give each value to one teacher.")
+            owners[route] = key
+
+
+def _hardware(config: TrainConfig) -> None:
+    hardware = config.hardware
+    if hardware.strategy == "fsdp" and any("latency" in name for name in config.returns):
+        problem = "holds a latency, which is not measured of a student that may not fit on one device."
+        raise UserError("returns", config.returns, problem, "Return cost/parameters, or set hardware.strategy=auto")
+    for option in ("shard_teacher", "cpu_offload"):
+        if getattr(hardware, option) and hardware.strategy != "fsdp":
+            problem = f"has no effect with hardware.strategy={hardware.strategy}: nothing is sharded."
+            raise UserError(f"hardware.{option}", True, problem, "Set hardware=fsdp, or leave it out.")
+    if hardware.shard_teacher and config.teacher.remember:
+        problem = "needs every rank to ask the teacher at the same time, and each remembers other examples."
+        raise UserError("hardware.shard_teacher", True, problem, "Set teacher.remember=false")
+    if hardware.cpu_offload and hardware.accelerator == "cpu":
+        raise UserError("hardware.cpu_offload", True, "moves nothing: all is in CPU memory.", "Leave it out.")
+
+
+def _term_gradients(config: TrainConfig) -> None:
+    key, steps = (
+        "callbacks.term_gradients.every_steps",
+        (config.callbacks.get("term_gradients") or {}).get("every_steps"),
+    )
+    if not isinstance(steps, int):
+        return
+    if config.hardware.strategy == "fsdp":
+        problem = "needs the gradient of each term alone, which sharded parameters do not have."
+        raise UserError(key, steps, problem, f"Set {key}=null, or hardware.strategy=ddp")
+    if steps % config.log_every:
+        problem = f"measures at steps that are not logged: only every {config.log_every} are (log_every)."
+        raise UserError(key, steps, problem, f"For example: {key}={config.log_every}")
