@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint fix constraints clean
+.PHONY: help setup demo test thorough check lint fix docs parity constraints clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,8 +22,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: setup ## Distil the digits: teacher, baseline, student, and the table that compares them
 	$(BIN)/potstill run recipe=digits
 
-test: setup ## Pass all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+test: setup ## Pass the tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+thorough: setup ## Pass all tests there are, every loss on every task and launcher: before a release
+	POTSTILL_THOROUGH=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: lint ## Lint, format, types and the fast tests: before every commit
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not slow and not gpu'
@@ -36,6 +39,15 @@ lint: setup ## ruff, ruff format, pyright
 fix: setup ## Let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: setup ## Write the table of losses in docs/losses.md anew from the docstrings
+	$(BIN)/python -m potstill.reporting.loss_table conf/loss/term docs/losses.md
+
+# The last two without their dependencies: pyproject.toml says why.
+parity: setup ## Compare losses and gradients with the projects they come from, and print the table
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,parity]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps torchdistill==1.1.5 torchtune==0.6.1
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.parity
 
 # To move a version: edit its line in constraints.txt, `make test`, then this. To leave out what was installed by hand,
 # `make clean` first. The local part of a version (torch==2.13.0+cpu) is dropped: one file serves machines with and

@@ -22,17 +22,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from potstill.evaluation.ranking import SHARES, slices_worst_first
 from potstill.evaluation.statistics import paired_t_interval
-from potstill.reporting.format import MISSING, SHARES
-from potstill.reporting.ranking import slices_worst_first
+from potstill.reporting.format import MISSING
 
 Evaluation = dict[str, Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
-    evaluations = [_read(directory) for directory in options.directories]
-    _check(evaluations, [*options.slice, *options.without])
+    evaluations = [read(directory) for directory in options.directories]
+    check(evaluations, [*options.slice, *options.without])
     print("\n".join(markdown(evaluations, options.slice, options.without)))
 
 
@@ -43,12 +43,12 @@ def markdown(evaluations: Sequence[Evaluation], slices: Sequence[str], without: 
         for model in evaluations[0]["models"]
     }
     compared = ["student - baseline"] if {"student", "baseline"} <= columns.keys() else []
-    yield _line([f"{len(evaluations)} seeds", *columns, *compared])
-    yield _line(["---"] + ["---:"] * (len(columns) + len(compared)))
+    yield line([f"{len(evaluations)} seeds", *columns, *compared])
+    yield line(["---"] + ["---:"] * (len(columns) + len(compared)))
     for label in dict.fromkeys(label for seeds in columns.values() for label in seeds[0]):
         over_seeds = {model: _over_seeds(seeds, label) for model, seeds in columns.items()}
-        differences = [_difference(over_seeds["student"], over_seeds["baseline"]) for _ in compared]
-        yield _line([label, *map(_spread, over_seeds.values()), *differences])
+        differences = [difference(over_seeds["student"], over_seeds["baseline"]) for _ in compared]
+        yield line([label, *map(spread, over_seeds.values()), *differences])
 
 
 def values(
@@ -90,7 +90,7 @@ def _over_seeds(seeds: Sequence[dict[str, float | None]], label: str) -> NDArray
     return np.array([seed.get(label) for seed in seeds], dtype=float)
 
 
-def _spread(values_S: NDArray[np.float64]) -> str:
+def spread(values_S: NDArray[np.float64]) -> str:
     if np.isnan(values_S).any():
         return MISSING
     if len(values_S) == 1:
@@ -98,7 +98,7 @@ def _spread(values_S: NDArray[np.float64]) -> str:
     return f"{values_S.mean():.2f} +- {values_S.std(ddof=1):.2f}"
 
 
-def _difference(first_S: NDArray[np.float64], second_S: NDArray[np.float64]) -> str:
+def difference(first_S: NDArray[np.float64], second_S: NDArray[np.float64]) -> str:
     interval = paired_t_interval(first_S, second_S)
     if math.isnan(interval.value):
         return MISSING
@@ -107,11 +107,11 @@ def _difference(first_S: NDArray[np.float64], second_S: NDArray[np.float64]) -> 
     return f"{interval.value:+.2f} [{interval.low:+.2f}, {interval.high:+.2f}]"
 
 
-def _line(cells: Sequence[str]) -> str:
+def line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _read(directory: Path) -> Evaluation:
+def read(directory: Path) -> Evaluation:
     path = directory / "evaluation.json"
     if not path.is_file():
         sys.exit(f"{path.absolute()} does not exist. Write it with: potstill evaluate run={directory}")
@@ -123,7 +123,7 @@ def _read(directory: Path) -> Evaluation:
     return evaluation
 
 
-def _check(evaluations: Sequence[Evaluation], slices: Sequence[str]) -> None:
+def check(evaluations: Sequence[Evaluation], slices: Sequence[str]) -> None:
     """Leave with a message where the runs cannot be put into one table."""
     first = evaluations[0]
     for key in ("schema_version", "task", "metric"):

@@ -6,6 +6,7 @@ import itertools
 import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning_utilities.core.rank_zero import rank_zero_only
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads do not survive the forks of data loader workers
@@ -26,7 +28,12 @@ _HOME = pytest.StashKey[str]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Caches, logins and settings lie in an empty folder, made once and shared with pytest-xdist's workers."""
+    """Caches, logins and settings lie in an empty folder, made once and shared with pytest-xdist's workers.
+
+    Tests send signals that background jobs of a shell (SIGINT) and of nohup (SIGHUP) ignore.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if hasattr(config, "workerinput"):
         return
     home = config.stash[_HOME] = tempfile.mkdtemp(prefix="potstill-tests-")
@@ -43,6 +50,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not os.environ.get("POTSTILL_THOROUGH"):
+        for item in items:
+            if item.get_closest_marker("thorough"):
+                item.add_marker(pytest.mark.skip(reason="one more of a kind: make thorough"))
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):
@@ -52,6 +63,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def _same_random_numbers() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _first_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever rank a test played: Lightning keeps it for the life of the process."""
+    monkeypatch.setattr(rank_zero_only, "rank", 0, raising=False)
 
 
 @pytest.fixture
@@ -70,6 +87,11 @@ class Outcome:
     code: int
     out: str
     err: str
+
+    @property
+    def words(self) -> str:
+        """Standard error on one line: where it is wrapped depends on the length of paths."""
+        return " ".join(self.err.split())
 
 
 @pytest.fixture

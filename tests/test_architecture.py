@@ -56,14 +56,18 @@ ONLY_IN = {
     "potstill.config": ("potstill/config/", "potstill/commands/", "potstill/cli.py"),
     "potstill.commands": ("potstill/commands/", "potstill/cli.py"),
     "potstill.cli": ("potstill/__main__.py",),
+    "potstill.reporting": ("potstill/reporting/", "potstill/commands/"),
+    "potstill": ("potstill/",),  # Hydra's plugins stand alone
 }
 TREES = ("src", "tests", "benchmarks", "conf", "sweeps", "docs", ".ci")
 MAX_FILE_LINES = 399
 MAX_FUNCTION_LINES = 60  # without the docstring
+MAX_SAME_LINES = 5  # of two losses
 WORDS_OF_A_ROW_COUNT = re.compile(r"len\(|\.numel\(|\.size\(0\)|\.shape\[0\]|num_rows|total_rows|row_count")
 AVERAGING_LOSSES = re.compile(r"(^|\.)(\w+_loss|cross_entropy|kl_div|binary_cross_entropy(_with_logits)?)$")
 NUMBERLESS = re.compile(r"\b(T[O]DO|F[I]XME|X[X]X|H[A]CK)\b(?!\(#\d+\))")
 MACHINE_PATH = re.compile(r"(?<![\w.$}~])/(tmp|root|home|work|Users)/\w")
+VARIABLE = re.compile(r"(?<![\w.])[A-Za-z_]\w*(?![\w(])")
 PACKAGE_INDEX = re.compile(r"--(extra-)?index[-]url|--find[-]links|https?://\S+/simple\b")
 
 
@@ -207,6 +211,28 @@ def long_functions(root: Path) -> list[str]:
     return found
 
 
+def repeated_arithmetic(root: Path) -> list[str]:
+    """Lines of a loss that stand in another as well, whatever the variables are called. Names of functions count."""
+    places: dict[tuple[str, ...], set[str]] = {}
+    for file in sorted((root / "src/potstill/losses").rglob("*.py")):
+        text = file.read_text(encoding="utf-8").splitlines()
+        functions = [node for node in ast.walk(ast.parse("\n".join(text))) if isinstance(node, ast.FunctionDef)]
+        for node in functions:
+            numbers = [
+                number for statement in node.body[bool(ast.get_docstring(node)) :] for number in lines_of(statement)
+            ]
+            shapes = [(number, VARIABLE.sub("", text[number - 1]).replace(" ", "")) for number in numbers]
+            shapes = [(number, shape) for number, shape in shapes if re.search(r"\w", shape)]
+            for start in range(len(shapes) - MAX_SAME_LINES):
+                run = tuple(shape for _, shape in shapes[start : start + MAX_SAME_LINES + 1])
+                places.setdefault(run, set()).add(f"{file.relative_to(root)}:{shapes[start][0]}")
+    return [" = ".join(sorted(found)) for found in places.values() if len(found) > 1]
+
+
+def lines_of(node: ast.stmt) -> range:
+    return range(node.lineno, (node.end_lineno or node.lineno) + 1)
+
+
 def deep_folders(root: Path) -> list[str]:
     """Below src, tests and the like: potstill/losses and loss/term are as deep as it goes."""
     folders = [folder for tree in TREES for folder in (root / tree).rglob("*") if folder.is_dir()]
@@ -229,6 +255,12 @@ def package_indexes(root: Path) -> list[str]:
 def letters_beyond_ascii(root: Path) -> list[str]:
     lines = text_lines(root, suffixes=(".py", ".yaml", ".toml"))
     return [f"{place} {line.strip()}" for place, line in lines if not line.isascii()]
+
+
+def arithmetic(name: str) -> str:
+    """A loss of six lines, its variables called after it."""
+    lines = (f"{name} = {name}.exp()", f"{name} = {name}.log()", f"{name} = 2.0 * {name}.sum(dim=1)")
+    return f"def loss_{name}({name}):\n" + "".join(f"    {line}\n" for line in (*lines, *lines))
 
 
 LAYERED = {f"src/potstill/{pattern.replace('*', 'x')}": "" for pattern in (*MAY_IMPORT, *MUST_NOT_IMPORT)}
@@ -255,6 +287,7 @@ OFFENCES: list[tuple[Check, str, str]] = [
     (averages_over_rows, "src/potstill/objective.py", "loss = values.sum() / len(values)"),
     (long_files, "tests/test_x.py", "pass\n" * 400),
     (long_functions, "src/potstill/x.py", "def f():\n" + "    pass\n" * 61),
+    (repeated_arithmetic, "src/potstill/losses/x.py", arithmetic("a") + arithmetic("b")),
     (deep_folders, "tests/data/text/deep/x.py", ""),
     (unfinished_work, "docs/x.md", "TO" + "DO: say why"),
     (machine_paths, "conf/x.yaml", "path: " + "/".join(["", "home", "someone"])),
@@ -291,6 +324,7 @@ def test_an_offence_is_found(check: Check, path: str, text: str, tmp_path: Path)
         (averages_over_rows, "src/potstill/losses/x.py", "d = v.mean(dim=-1) / temperature"),
         (averages_over_rows, "src/potstill/losses/x.py", "F.cross_entropy(logits, labels, reduction='none')"),
         (averages_over_rows, "src/potstill/losses/reduce.py", "loss = values.sum() / total_rows"),
+        (repeated_arithmetic, "src/potstill/losses/x.py", arithmetic("a") + arithmetic("b").replace("exp", "abs")),
         (reads_of_conf, "src/potstill/config/paths.py", "CONF = root / 'conf'"),
         (reads_of_conf, "src/potstill/data/x.py", "'see conf/data for the options'"),
         (unfinished_work, "docs/x.md", "TO" + "DO(#12): with the next release of torch"),

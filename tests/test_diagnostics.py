@@ -47,3 +47,10 @@ def test_without_logits_of_both_models_there_is_nothing_to_say(
     student: list[list[float]] | None, teacher: list[list[float]] | None
 ) -> None:
     assert diagnose(step_of(student, teacher), {"scored": 2}) == {}
+
+
+def test_columns_that_mean_other_things_are_not_compared() -> None:
+    """Terms on relations take models of different widths; a comparison column by column would stop their training."""
+    found = diagnose(step_of([[0.3, 0.7]] * 2, [[0.25, 0.25, 0.5]] * 2), {"scored": 2})
+    assert found.keys() == {"teacher_entropy"}
+    assert found["teacher_entropy"].item() == pytest.approx(1.5 * math.log(2))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from potstill.optimisation import parameter_groups, schedule_of
+from potstill.optimisation import clip_grad_norm, options_of, own_part, parameter_groups, schedule_of, set_options
 from tests.models.tiny import tiny_model
 
 
@@ -74,3 +74,44 @@ def test_cosine_falls_along_half_a_wave_to_zero() -> None:
 
 def test_a_single_step_has_the_full_rate() -> None:
     assert rates("cosine", warmup_fraction=0.1, num_steps=1)[0] == 1.0
+
+
+@pytest.mark.parametrize(("max_norm", "expected"), [(None, 5.0), (1.0, 1.0), (10.0, 5.0)])
+def test_clipping_returns_the_norm_before_and_scales_only_down(max_norm: float | None, expected: float) -> None:
+    model = nn.Linear(2, 1, bias=False)
+    model.weight.grad = torch.tensor([[3.0, 4.0]])
+    assert float(clip_grad_norm(model, max_norm)) == pytest.approx(5.0)
+    assert float(model.weight.grad.norm()) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("max_norm", [None, 1.0])
+@pytest.mark.parametrize(("bad", "norm"), [(math.nan, math.nan), (math.inf, math.inf), (1e30, math.inf)])
+def test_a_norm_that_is_not_finite_spoils_no_other_gradient(max_norm: float | None, bad: float, norm: float) -> None:
+    model = nn.Linear(2, 1)
+    model.weight.grad, model.bias.grad = torch.tensor([[3.0, 4.0]]), torch.tensor([bad])
+    assert float(clip_grad_norm(model, max_norm)) == pytest.approx(norm, nan_ok=True)
+    assert model.weight.grad.tolist() == [[3.0, 4.0]]
+
+
+def test_a_tensor_in_one_piece_is_its_own_part() -> None:
+    tensor = torch.zeros(2)
+    assert own_part(tensor) is tensor
+
+
+def test_options_of_a_new_config_replace_those_of_a_loaded_state_at_the_rate_of_its_step() -> None:
+    def make(lr: float, decay: float) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=lr, weight_decay=decay)
+        return optimizer, schedule_of(optimizer, "linear", warmup_fraction=0.0, num_steps=10)
+
+    (old, old_schedule), (new, new_schedule) = make(1.0, 0.1), make(4.0, 0.5)
+    for _ in range(5):
+        old.step()
+        old_schedule.step()
+    options = options_of(new)
+    new.load_state_dict(old.state_dict())
+    new_schedule.load_state_dict(old_schedule.state_dict())
+    set_options(new, new_schedule, options)
+    assert (new.param_groups[0]["lr"], new.param_groups[0]["weight_decay"]) == (pytest.approx(4.0 * 0.5), 0.5)
+    new.step()
+    new_schedule.step()
+    assert new.param_groups[0]["lr"] == pytest.approx(4.0 * 0.4)

@@ -8,33 +8,40 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import textwrap
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from potstill import __version__
 from potstill.config.compose import refused
 from potstill.config.explain import REFUSALS
 from potstill.config.paths import CONF, groups
-from potstill.config.rerun import overrides_of
-from potstill.errors import UserError, nearest_hint
+from potstill.config.rerun import overrides_of, place_of
+from potstill.errors import BAD_INPUT, DONE, FAILED, INTERRUPTED, StoppedError, UserError, nearest_hint, readable
+from potstill.interrupts import sigterm_interrupts
+
+if TYPE_CHECKING:
+    from potstill.sweeps.record import SweepRecord
 
 COMMANDS = {
     "train": "train one student, with or without a teacher",
     "evaluate": "teacher, student and baseline on held-out test data: potstill evaluate run=PATH",
     "run": "a recipe: stages in order, each skipped when its output is already there",
+    "compare": "runs of a sweep, ranked, and which differences hold up: potstill compare PATH [PATH ...]",
+    "sweep": "many jobs, as of -m: begun from a file, looked at, gone on with: potstill sweep start FILE",
     "inspect": "what a config builds: modules, parameters, groups and their options",
 }
 
-DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-MAX_COLUMNS = 100  # of an error
+SWEPT = ("train", "run", "evaluate")  # commands that -m makes several jobs of
+MULTIRUN = ("-m", "--multirun")
+PLACES = {"sweep": "start FILE | status DIR | resume DIR", "compare": "PATH [PATH ...]"}  # before key=value
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,13 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
     try:
-        return _dispatch(given)
-    except UserError as error:
+        with sigterm_interrupts():
+            return _dispatch(given)
+    except (UserError, StoppedError) as error:
         if debug:
             traceback.print_exception(error)
         else:
-            _report(error)
-        return BAD_INPUT
+            print("", readable(error), sep="\n", file=sys.stderr)
+        return BAD_INPUT if isinstance(error, UserError) else FAILED
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         return INTERRUPTED
@@ -72,22 +80,59 @@ def _dispatch(given: list[str]) -> int:
         return DONE
     if command == "run":
         overrides = [f"debug_preset{text[5:]}" if text.startswith("debug=") else text for text in overrides]
-    return _launch(command, _expand(overrides))
+    if command == "compare":
+        overrides = _with_paths(overrides)
+    if command == "sweep":
+        return importlib.import_module("potstill.commands.sweep").main(overrides, _sweep)
+    is_many = command in SWEPT and any(text in MULTIRUN for text in overrides)
+    return _sweep(command, overrides) if is_many else _launch(command, _expand(overrides))
+
+
+def _with_paths(overrides: list[str]) -> list[str]:
+    """Of compare: a word that is no flag, no flag's value and no key=value (or is a file of that name) is a path."""
+    words = [text for before, text in pairwise(["", *overrides]) if not before.startswith("-") and text[:1] != "-"]
+    paths = [text for text in words if "=" not in text or Path(text).exists()]
+    quoted = ",".join("'" + path.replace("'", r"\'") + "'" for path in paths)
+    return [*([f"paths=[{quoted}]"] if paths else []), *(text for text in overrides if text not in paths)]
 
 
 def _expand(overrides: list[str]) -> list[str]:
-    """Spell out our own short forms: `--cfg` alone, and `--from RUN`."""
+    """Spell out our own forms: `--cfg` alone, --from RUN, --resume RUN, --allow-changed KEY, --config-dir DIR."""
     if "--cfg" in overrides and overrides[overrides.index("--cfg") + 1 :][:1] not in (["job"], ["hydra"], ["all"]):
         overrides.insert(overrides.index("--cfg") + 1, "job")
-    if "--from" in overrides:
-        at = overrides.index("--from")
-        if at + 1 == len(overrides):
-            raise UserError("--from", "", "names no run.", "Give the run's directory: --from runs/...")
-        overrides[at : at + 2] = overrides_of(Path(overrides[at + 1]))
+    for run in _take(overrides, "--from", "Give the run's directory: --from runs/..."):
+        overrides[:0] = overrides_of(Path(run), "--from")
+    for run in _take(overrides, "--resume", "Give the run's directory: --resume runs/..."):
+        overrides[:0] = [*overrides_of(Path(run), "--resume"), *place_of(Path(run)), "run.resume=true"]
+    if allowed := _take(overrides, "--allow-changed", "Give a key: --allow-changed optim.max_steps"):
+        overrides.append(f"run.allow_changed=[{','.join(allowed)}]")
+    if directories := [Path(text).absolute() for text in _take(overrides, "--config-dir", "Give a directory.")]:
+        overrides.append(_searchpath(directories))
     for flag in [text.partition("=")[0] for text in overrides if text.startswith("-")]:
         if flag not in HYDRA_FLAGS:
-            raise UserError("flag", flag, "is no flag.", f"{nearest_hint(flag, HYDRA_FLAGS)} See potstill --help")
-    return sorted(overrides, key=lambda text: text not in ("-m", "--multirun"))  # Hydra wants it first
+            hint = nearest_hint(flag, (*HYDRA_FLAGS, *OWN_FLAGS))
+            raise UserError("flag", flag, "is no flag.", f"{hint} See potstill --help")
+    return overrides
+
+
+def _searchpath(directories: list[Path]) -> str:
+    """`--config-dir DIR` as the override that it stands for, which goes wherever overrides go."""
+    for directory in directories:
+        if not directory.is_dir():
+            raise UserError("--config-dir", str(directory), "is no directory.", "Give one that holds config groups.")
+    return f"hydra.searchpath=[{','.join(f'file://{directory}' for directory in directories)}]"
+
+
+def _take(overrides: list[str], flag: str, fix: str) -> list[str]:
+    """Take every `flag VALUE` out of `overrides`; returns the values."""
+    values = []
+    while flag in overrides:
+        at = overrides.index(flag)
+        if at + 1 == len(overrides):
+            raise UserError(flag, "", "needs a value.", fix)
+        values.append(overrides[at + 1])
+        del overrides[at : at + 2]
+    return values
 
 
 def _launch(command: str, overrides: list[str]) -> int:
@@ -95,74 +140,84 @@ def _launch(command: str, overrides: list[str]) -> int:
     if command == "inspect" and "--cfg" not in overrides:
         importlib.import_module("potstill.commands.inspect").inspect(overrides)
         return DONE
-    jobs = _Jobs("train" if command == "inspect" else command)
+    job = _Job("train" if command == "inspect" else command)
+    _hydra(job.command, job.run, overrides, lambda: job.num_started > 0)
+    if job.error:
+        raise job.error  # without what Hydra would say to it
+    return DONE
+
+
+def _sweep(command: str, given: list[str], earlier: SweepRecord | None = None) -> int:
+    """Many jobs of `command`: a sweep that begins or, with `earlier`, goes on. The exit code says how they ended."""
+    commands = importlib.import_module("potstill.commands.sweep")
+    overrides = [text for text in _expand(given) if text not in MULTIRUN]
+    sweep: SweepRecord = earlier or commands.begin(command, overrides)
+    job = importlib.import_module("potstill.commands.sweep_job").SweepJob(command, sweep)
+    place = f"hydra.sweep.dir='{sweep.directory}'"
+
+    def has_begun() -> bool:
+        return any(sweep.directory.glob("[0-9]*"))
+
+    try:
+        _hydra(command, job.run, ["-m", *overrides, place], has_begun)
+    except UserError:
+        if not earlier and not has_begun():  # the same directory may be asked for again
+            (sweep.directory / "sweep.json").unlink()
+            _remove_empty(sweep.directory)
+        raise
+    except KeyboardInterrupt:
+        print(f"\nThe rest of the sweep is kept; go on: potstill sweep resume {sweep.directory}", file=sys.stderr)
+        raise
+    except StoppedError:
+        if not has_begun():  # else a job's, which has told of it: Hydra's own sweeper raises it again
+            raise
+    except Exception as error:  # of the launcher: a worker was killed, a scheduler took a job away
+        if not has_begun():
+            raise
+        print(f"\nThe launcher gave up: {error}", file=sys.stderr)
+    return commands.outcome(sweep)
+
+
+def _hydra(command: str, task: Callable[[DictConfig], Any], overrides: list[str], begun: Callable[[], bool]) -> None:
+    """Run `task` once, or for each job of a multirun. What Hydra refuses before any has begun is the user's to mend."""
     sys.argv = ["potstill", *overrides]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand exceptions over as they are
-    decorate = hydra.main(version_base="1.3", config_path=str(CONF), config_name=jobs.command)
     try:
-        decorate(jobs.run)()
-    except REFUSALS as error:
-        if not jobs.num_started:
-            raise refused(error, jobs.command, [text for text in overrides if not text.startswith("-")]) from error
-        if not jobs.errors:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=command)(task)()
+    except (*REFUSALS, OSError) as error:
+        if begun() and not hasattr(error, "fix"):  # a sweeper's own refusal comes at any time
             raise
-    except Exception:
-        if not jobs.errors:
-            raise
-    return jobs.outcome()
+        if not isinstance(error, REFUSALS):  # Hydra makes the directory; a group it misses is an OSError of its own
+            fix = "Choose another directory: run.dir=..."
+            raise UserError("run.dir", error.filename, f"cannot be made: {error.strerror}.", fix) from error
+        raise refused(error, command, [text for text in overrides if not text.startswith("-")]) from error
 
 
-class _Jobs:
-    """What Hydra calls, once a run or once per job of a multirun. Imports late: `--help` must not load torch."""
+class _Job:
+    """What Hydra calls for a single run. Imports late: `--help` must not load torch."""
 
     def __init__(self, command: str) -> None:
-        self.command, self.is_multirun = command, False
+        self.command = command
         self.num_started = 0
-        self.errors: list[Exception] = []
+        self.error: Exception | None = None
 
-    def run(self, config: DictConfig) -> Any:
+    def run(self, config: DictConfig) -> None:
         self.num_started += 1
-        self.is_multirun = HydraConfig.get().mode == RunMode.MULTIRUN
         try:
-            return importlib.import_module(f"potstill.commands.{self.command}").main(config)
+            importlib.import_module(f"potstill.commands.{self.command}").main(config)
         except Exception as error:
-            self.errors.append(error)
+            self.error = error
             if isinstance(error, UserError):
                 _remove_empty(Path(HydraConfig.get().runtime.output_dir))
-            if not self.is_multirun:
-                return None  # `outcome` raises it, without what Hydra would say to it
-            self._report(error)
-            raise  # a sweeper should see that the job failed; the others still run
-
-    def outcome(self) -> int:
-        """Raises the error of a single run; the exit code of a multirun, whose errors have been shown."""
-        if not self.errors:
-            return DONE
-        if not self.is_multirun:
-            raise self.errors[0]
-        print(f"{len(self.errors)} of {self.num_started} jobs failed, see above.", file=sys.stderr)
-        return BAD_INPUT if all(isinstance(error, UserError) for error in self.errors) else FAILED
-
-    def _report(self, error: Exception) -> None:
-        print(f"\nJob {self.num_started - 1} ({' '.join(HydraConfig.get().overrides.task)}) failed:", file=sys.stderr)
-        if isinstance(error, UserError):
-            _report(error)
-        else:
-            traceback.print_exception(error)
 
 
 def _remove_empty(directory: Path) -> None:
     """Take back the directories that Hydra made for a job which never started; never the current one or above."""
     here = Path.cwd()
-    while here in directory.parents and directory.is_dir() and not any(directory.iterdir()):
-        directory.rmdir()
-        directory = directory.parent
-
-
-def _report(error: UserError) -> None:
-    """Wrapped between words only: paths and commands stay whole, to be copied."""
-    wrapper = textwrap.TextWrapper(MAX_COLUMNS, break_long_words=False, break_on_hyphens=False)
-    print("", *(wrapper.fill(line) for line in str(error).splitlines()), sep="\n", file=sys.stderr)
+    with suppress(OSError):  # a mount, or a directory that is not ours to remove: it stays
+        while here in directory.parents and directory.is_dir() and not any(directory.iterdir()):
+            directory.rmdir()
+            directory = directory.parent
 
 
 def _complete(given: list[str]) -> int:
@@ -171,7 +226,7 @@ def _complete(given: list[str]) -> int:
     if len(words) <= 2 and "query" in given[-1]:
         print(" ".join(command for command in COMMANDS if command.startswith(words[-1])))
         return DONE
-    command = words[1] if len(words) > 1 and words[1] in ("evaluate", "run") else "train"
+    command = words[1] if len(words) > 1 and words[1] in ("evaluate", "run", "compare") else "train"
     os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
     return _launch(command, given)
 
@@ -180,7 +235,7 @@ def help_text(command: str | None = None) -> str:
     """Commands, groups with their options, and flags."""
     commands = {command: COMMANDS[command]} if command else COMMANDS
     lines = [
-        f"usage: potstill {command or '<command>'} [key=value ...]",
+        f"usage: potstill {command or '<command>'} {PLACES.get(command or '', '')} [key=value ...]".replace("  ", " "),
         "",
         "commands:" if not command else "command:",
     ]
@@ -192,9 +247,10 @@ def help_text(command: str | None = None) -> str:
     return "\n".join(lines)
 
 
+OWN_FLAGS = ("--from", "--resume", "--allow-changed", "--config-dir", "--debug", "--help", "--version")
 # Flags that are handed on. Of them, FLAGS lists what is of use here.
 HYDRA_FLAGS = (
-    *("-m", "--multirun", "-c", "--cfg", "--resolve", "-p", "--package", "-cd", "--config-dir", "-i", "--info"),
+    *(*MULTIRUN, "-c", "--cfg", "--resolve", "-p", "--package", "-i", "--info"),
     *("-sc", "--shell-completion", "--shell_completion"),
 )
 
@@ -202,6 +258,8 @@ FLAGS = {
     "-m, --multirun": "one job for every combination: -m loss.term.kd.temperature=1,2,4",
     "--cfg": "print the composed config and leave; --resolve fills in what it refers to",
     "--from RUN": "start from the overrides of an earlier run",
+    "--resume RUN": "go on with an interrupted run, from its last checkpoint",
+    "--allow-changed KEY": "with --resume: this key may differ from the run's own; may be repeated",
     "--config-dir DIR": "look for config groups in DIR too",
     "--debug": "show the traceback of bad input as well",
     "-sc install=bash|zsh|fish": 'shell completion: eval "$(potstill -sc install=bash)"',

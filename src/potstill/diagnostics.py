@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -17,14 +19,42 @@ def diagnose(step: Step, total_rows: dict[str, int]) -> dict[str, Tensor]:
     """This micro-batch's share of three means over all scored rows of the step; nothing where no teacher logits are.
 
     teacher_entropy: nats. kl: KL(teacher || student) at temperature 1, nats. agreement: share of rows with equal top-1.
+    Of models with different columns, which terms on relations take, the entropy alone.
     """
-    student_NC, teacher_NC = step.student_logits, step.teacher_logits
-    if student_NC is None or teacher_NC is None:
+    if step.student_logits is None or step.teacher_logits is None:
         return {}
-    rows = total_rows["scored"]
-    agrees = student_NC.argmax(dim=-1) == teacher_NC.argmax(dim=-1)
-    return {
-        "teacher_entropy": mean_over(entropy(teacher_NC), rows),
-        "kl": mean_over(forward_kl(student_NC, teacher_NC, temperature=1.0), rows),
-        "agreement": mean_over(agrees.float(), rows),
-    }
+    found = _compared(step.student_logits, step.teacher_logits)
+    found["teacher_entropy"] = found.pop("entropy")
+    return {name: mean_over(values_N, total_rows["scored"]) for name, values_N in found.items()}
+
+
+@torch.no_grad()
+def sums_of_members(step: Step) -> dict[str, Tensor]:
+    """The same of each of several teachers, `teacher/<name>/...`: sums over its rows of the micro-batch, `rows` too."""
+    if step.student_logits is None:
+        return {}
+    sums = {}
+    for name, opinion in step.members.items():
+        found = _compared(step.student_logits[opinion.rows], opinion.logits)
+        sums |= {f"teacher/{name}/{what}": values.sum() for what, values in found.items()}
+        sums[f"teacher/{name}/rows"] = torch.full_like(sums[f"teacher/{name}/entropy"], len(opinion.rows))
+    return sums
+
+
+def with_means(report: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`report` with the sums of each teacher that has `rows` divided by these; 0 where it had none."""
+    rows = {name.removesuffix("rows"): value for name, value in report.items() if name.endswith("/rows")}
+    means = dict(report)
+    for prefix, count in rows.items():
+        own = [name for name in report if name.startswith(prefix) and not name.endswith("/rows")]
+        means |= {name: mean_over(report[name], count) for name in own}
+    return means
+
+
+def _compared(student_NC: Tensor, teacher_NC: Tensor) -> dict[str, Tensor]:
+    """Per row; of models with different columns only what needs no comparison of these."""
+    alone = {"entropy": entropy(teacher_NC)}
+    if student_NC.shape[-1] != teacher_NC.shape[-1]:
+        return alone
+    agrees_N = student_NC.argmax(dim=-1) == teacher_NC.argmax(dim=-1)
+    return alone | {"kl": forward_kl(student_NC, teacher_NC, temperature=1.0), "agreement": agrees_N.float()}

@@ -1,9 +1,14 @@
-"""Errors that are the user's to mend. Everything else is a bug and keeps its traceback."""
+"""Errors whose message is all there is to say. Everything else is a bug and keeps its traceback."""
 
 from __future__ import annotations
 
 import difflib
+import textwrap
 from collections.abc import Iterable
+
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130  # exit codes, of the command line and of a rank
+
+MAX_COLUMNS = 100  # of an error
 
 
 class UserError(ValueError):
@@ -18,6 +23,32 @@ class UserError(ValueError):
     def __init__(self, key: str, value: object, problem: str, fix: str) -> None:
         self.key, self.value, self.problem, self.fix = key, value, problem, fix
         super().__init__(f"{key}={value!r} {problem}\n{fix}")
+
+
+class StoppedError(RuntimeError):
+    """A run that cannot go on, for a reason outside of the program: no space, no memory, a loss that is not finite.
+
+    Its message says what happened, what is kept and what to do. Shown without a traceback; exit code 1.
+    """
+
+
+class DivergedError(StoppedError):
+    """A loss or a gradient is not finite."""
+
+
+class PrunedError(StoppedError):
+    """A trial that its study ended early. metrics: of its last validation."""
+
+    def __init__(self, message: str, metrics: dict[str, float]) -> None:
+        super().__init__(message)
+        self.metrics = metrics
+
+
+def readable(error: UserError | StoppedError) -> str:
+    """Its message, wrapped between words only: paths and commands stay whole, to be copied."""
+    wrapper = textwrap.TextWrapper(MAX_COLUMNS, break_long_words=False, break_on_hyphens=False)
+    lines = "\n".join([str(error), *getattr(error, "__notes__", ())]).splitlines()
+    return "\n".join(wrapper.fill(line) for line in lines)
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str:

@@ -20,22 +20,22 @@ def fingerprint(config: dict[str, Any], own: Path) -> str:
     own: the command's own directory; paths inside it are outcome, not input. A recipe's directory, which holds it, may
         be moved.
     """
-    paths = sorted({path for path in _paths(config) if not _inside(path, own) and Path(path).exists()})
+    paths = sorted({path for path in paths_in(config) if not _inside(path, own) and Path(path).exists()})
     content = {path: content_hash(Path(path)) for path in paths}
     text = json.dumps([config, content, _source_hash()], sort_keys=True, default=str)
     return hashlib.sha256(text.replace(str(own.parent), "").encode()).hexdigest()
 
 
-def _paths(node: Any) -> Iterator[str]:
+def paths_in(node: Any) -> Iterator[str]:
     """Every text in `node` that could be a path. Beside a key `root`, relative paths begin there."""
     if isinstance(node, dict):
         root = str(node.get("root") or ".")
         for name, inner in node.items():
-            texts = _paths(inner) if name != "root" else ()
+            texts = paths_in(inner) if name != "root" else ()
             yield from (os.path.join(root, text) for text in texts)
     elif isinstance(node, list):
         for inner in node:
-            yield from _paths(inner)
+            yield from paths_in(inner)
     elif isinstance(node, str) and node not in ("", ".", "..") and len(node) < _MAX_PATH_LENGTH:
         yield node
 

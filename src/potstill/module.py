@@ -4,27 +4,37 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.strategies import ParallelStrategy
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
+from torch.distributed.device_mesh import DeviceMesh
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 
 from potstill.data.batch import IGNORE, Batch
 from potstill.data.microbatch import cut
-from potstill.diagnostics import diagnose
-from potstill.distributed import max_over_ranks, sum_over_ranks, world_size
+from potstill.diagnostics import diagnose, sums_of_members, with_means
+from potstill.distributed import add_over_ranks, first_of_ranks, max_over_ranks, rank, sum_over_ranks, world_size
+from potstill.errors import DivergedError
 from potstill.losses.response import cross_entropy
 from potstill.models.forward import forward
 from potstill.models.task import Task
-from potstill.objective import NonFiniteLossError, Objective, Step
-from potstill.optimisation import parameter_groups
-from potstill.signals.protocol import Needs, Signal, SignalSource
+from potstill.objective import Objective, Step
+from potstill.optimisation import clip_grad_norm, options_of, own_part, parameter_groups, set_options
+from potstill.randomness import seed_step
+from potstill.retrieval import ValidationTexts
+from potstill.signals.protocol import Signal, SignalSource
+from potstill.term_gradients import TermGradients
+
+log = logging.getLogger(__name__)
 
 
 class DistillationModule(pl.LightningModule):
@@ -33,6 +43,11 @@ class DistillationModule(pl.LightningModule):
     teacher: not an `nn.Module`, so that it is in no checkpoint, no optimizer and no train/eval switch.
     make_optimizer: from parameter groups; weight_decay applies to the groups that decay.
     max_examples, max_tokens: limits of one micro-batch; None: the whole batch at once. They move no gradient.
+    num_steps: optimizer steps of the whole run, for schedules of terms that go over all of it.
+    seed: with the step and the rank, all that dropout depends on.
+    on_nonfinite, max_skipped: `stop` at a loss or gradient that is not finite, or `skip` so many steps before stopping.
+    shard: called with the mesh of ranks where the strategy shards parameters.
+    num_examples: of the training set, for terms that remember each.
     """
 
     def __init__(
@@ -43,11 +58,17 @@ class DistillationModule(pl.LightningModule):
         teacher: SignalSource | None,
         *,
         make_optimizer: Callable[[list[dict]], Optimizer],
-        make_schedule: Callable[[Optimizer], LRScheduler],
+        make_schedule: Callable[[Optimizer], LambdaLR],
         weight_decay: float,
         clip_norm: float | None,
         max_examples: int | None = None,
         max_tokens: int | None = None,
+        num_steps: int = 1,
+        seed: int = 0,
+        on_nonfinite: Literal["stop", "skip"] = "stop",
+        max_skipped: int = 0,
+        shard: Callable[[DeviceMesh], None] | None = None,
+        num_examples: int | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -55,14 +76,29 @@ class DistillationModule(pl.LightningModule):
         self.make_optimizer, self.make_schedule = make_optimizer, make_schedule
         self.weight_decay, self.clip_norm = weight_decay, clip_norm
         self.max_examples, self.max_tokens = max_examples, max_tokens
+        self.num_steps, self.num_examples = num_steps, num_examples
+        self.seed, self.shard = seed, shard
+        self.max_skipped = max_skipped if on_nonfinite == "skip" else 0
+        self.num_skipped = 0
+        self.asked = {"stop": False, "save": False}  # on this rank, by a callback
+        self.agreed = dict(self.asked)  # asked on any rank before the last step
+        self.measures_terms = False  # at the next step, each term's gradient; set by a callback, alike on every rank
+        self.term_gradients: TermGradients | None = None
+        self.fault: str | None = None  # of this step, on any rank
+        self.unused_parameters: list[str] = []
         self.val_loss, self.val_accuracy = MeanMetric(), MeanMetric()
+        self.val_texts = ValidationTexts()
 
     def prepare(self, batch: Batch) -> None:
-        """Show the terms one batch before training: projectors get their widths, impossible shapes are refused."""
+        """Show the terms one batch before training: projectors get their widths, impossible shapes are refused.
+
+        Afterwards `unused_parameters` names the trainable parameters on which the loss of that batch does not depend.
+        """
         was_training = self.student.training
         self.student.eval()
         with torch.no_grad():
             self.objective.prepare(self.step_of(batch))
+        self.unused_parameters = self._without_gradient(batch)
         self.student.train(was_training)
 
     def step_of(self, batch: Batch) -> Step:
@@ -76,72 +112,195 @@ class DistillationModule(pl.LightningModule):
             labels=self.task.row_labels(batch),
             student_hidden=output.hidden,
             teacher_hidden=signal.hidden,
+            student_embeddings=output.embeddings,
+            teacher_embeddings=signal.embeddings,
+            numbers=batch.numbers,
+            num_examples=self.num_examples,
+            members=signal.members,
+            lengths=self.task.lengths(batch),
         )
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002  Lightning's name
-        total_rows = sum_over_ranks(self.task.count_rows(batch), self.device)
+        seed_step(self.seed, self.global_step, rank())
+        changing = self.objective.begin_step(self.global_step, self.num_steps)
+        total_rows = self._count(batch)
+        self.term_gradients = TermGradients(self.student) if self.measures_terms else None
         report: dict[str, Tensor] = {}
-        for piece in self._pieces(batch):
-            for name, value in self._backward(piece, total_rows).items():
+        pieces = self._pieces(batch)
+        self._step_inputs = pieces, total_rows
+        for number, piece in enumerate(pieces, 1):
+            with nullcontext() if number == len(pieces) else self._without_synchronisation():
+                shares = self._backward(piece, total_rows)
+            for name, value in shares.items():
                 report[name] = report[name] + value if name in report else value
+        changing |= self.objective.report()
+        if self.term_gradients:
+            changing |= {f"grad_norm/{name}": norm for name, norm in self.term_gradients.norms().items()}
+            self.term_gradients = None
         self._update()
-        self.log("train/loss", report.pop("train/loss"), prog_bar=True, sync_dist=True, reduce_fx="sum")
-        self.log_dict(report, sync_dist=True, reduce_fx="sum")
+        report = with_means(add_over_ranks(report))
+        self.log("train/loss", report.pop("train/loss"), prog_bar=True)
+        self.log_dict(report)
+        self.log_dict({f"train/{name}": value for name, value in changing.items()})
+        if self.max_skipped:
+            self.log("train/skipped_steps", float(self.num_skipped))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         for piece in self._pieces(batch):
-            logits_NC = forward(self.student, piece, self.task, Needs(logits=True)).logits
+            output = forward(self.student, piece, self.task, self.task.output)
+            if self.task.is_embedding:
+                self.val_texts.update(output.embeddings, piece.labels)
+                continue
+            logits_NC = output.logits
             assert logits_NC is not None
             labels_N = self.task.row_labels(piece)
             labelled = labels_N != IGNORE
             logits_NC, labels_N = logits_NC[labelled].float(), labels_N[labelled]
             self.val_loss.update(cross_entropy(logits_NC, labels_N))
             self.val_accuracy.update(logits_NC.argmax(dim=-1) == labels_N)
-        self.log("val/loss", self.val_loss)
-        self.log("val/accuracy", self.val_accuracy, prog_bar=True)
+        if not self.task.is_embedding:
+            self.log("val/loss", self.val_loss)
+            self.log("val/accuracy", self.val_accuracy, prog_bar=True)
+
+    def on_validation_epoch_end(self) -> None:
+        if self.task.is_embedding:
+            self.log_dict({f"val/{name}": value for name, value in self.val_texts.compute().items()}, sync_dist=True)
+            self.val_texts.reset()
+
+    def configure_model(self) -> None:
+        if self.shard and self._device_mesh is not None:
+            self.shard(self._device_mesh["data_parallel"])
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = self.make_optimizer(parameter_groups(self, self.weight_decay))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.make_schedule(optimizer)}}
+        schedule = self.make_schedule(optimizer)
+        self._optimizer_options = options_of(optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule}}
 
     def on_fit_start(self) -> None:
         if self.teacher:
             self.teacher.to(self.device)
 
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:  # noqa: ARG002
+    def on_train_start(self) -> None:
+        schedule = self.lr_schedulers()
+        assert isinstance(schedule, LambdaLR)
+        set_options(self.optimizers().optimizer, schedule, self._optimizer_options)  # type: ignore[union-attr]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["num_skipped"] = self.num_skipped
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.num_skipped = checkpoint["num_skipped"]
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Here and not before: float16's loss scale is out of the gradients by now."""
-        self.log("train/grad_norm", clip_grad_norm_(self.parameters(), self.clip_norm or float("inf")))
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+            scaler.unscale_(optimizer)  # Lightning leaves it to fused optimizers, whose step is after the clipping
+        norm = clip_grad_norm(self, self.clip_norm)
+        self.log("train/grad_norm", norm)
+        has_scaler = scaler is not None
+        if self.fault is None and not has_scaler and not torch.isfinite(norm):
+            self.fault = self._gradient_fault()
+        if self.fault is not None:
+            self._skip_or_stop(optimizer, has_scaler=has_scaler)
+
+    def _without_gradient(self, batch: Batch) -> list[str]:
+        named = {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+        loss, _ = self.objective(self.step_of(batch), self.task.count_rows(batch))
+        gradients = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+        return [name for name, gradient in zip(named, gradients, strict=True) if gradient is None]
+
+    def _count(self, batch: Batch) -> dict[str, int]:
+        """Rows of the global batch. What callbacks ask of all ranks travels along, where it costs nothing."""
+        asked = {f"asked {name}": int(value) for name, value in self.asked.items()}
+        totals = sum_over_ranks({**self.task.count_rows(batch), **asked}, self.device)
+        self.agreed = {name: totals.pop(f"asked {name}") > 0 for name in self.asked}
+        return totals
 
     def _pieces(self, batch: Batch) -> list[Batch]:
         """Micro-batches, equally many on every rank: at each backward, the ranks wait for each other."""
         pieces = cut(batch, self.max_examples, self.max_tokens)
         return pieces + [batch.empty()] * (max_over_ranks(len(pieces), self.device) - len(pieces))
 
+    def _without_synchronisation(self) -> AbstractContextManager:
+        """Replicas add gradients up on their own until the last micro-batch; shards do not, which would take memory."""
+        strategy = self.trainer.strategy
+        return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
+
     def _backward(self, piece: Batch, total_rows: dict[str, int]) -> dict[str, Tensor]:
         """Add the piece's share of the gradient; return its share of everything logged."""
         step = self.step_of(piece)
-        try:
-            loss, terms = self.objective(step, total_rows)
-        except NonFiniteLossError as error:
-            error.add_note(
-                f"After {self.global_step} optimizer steps, in the micro-batch of examples {_some(piece.keys)}"
-            )
-            raise
+        loss, terms = self._loss(step, total_rows)
+        if self.fault is None and not torch.isfinite(torch.stack([*terms.values()])).all():
+            self.fault = f"{self.objective.find_fault(step)}, in the micro-batch of examples {_some(piece.keys)}"
         self.manual_backward(loss * world_size())  # data-parallel strategies average gradients over ranks
+        self.objective.update(step)
         report = {"train/loss": loss.detach()}
         report |= {f"train/term/{name}": value for name, value in terms.items()}
-        return report | {f"train/{name}": value for name, value in diagnose(step, total_rows).items()}
+        found = diagnose(step, total_rows) | sums_of_members(step)
+        return report | {f"train/{name}": value for name, value in found.items()}
+
+    def _loss(self, step: Step, total_rows: dict[str, int]) -> tuple[Tensor, dict[str, Tensor]]:
+        if self.term_gradients is None:
+            return self.objective(step, total_rows)
+        shares = self.objective.shares(step, total_rows)
+        weighted = self.objective.weighted(shares)
+        for name, share in weighted.items():
+            self.term_gradients.add(name, share)
+        return torch.stack([*weighted.values()]).sum(), {name: share.detach() for name, share in shares.items()}
+
+    def _gradient_fault(self) -> str:
+        """The same text on every rank, though each sees its own part only."""
+        names = first_of_ranks(", ".join(_not_finite(self)) or None) or "its norm overflows"
+        return f"the gradient is not finite: {names}{first_of_ranks(self._origin()) or ''}"
+
+    def _origin(self) -> str | None:
+        """The term, and the micro-batch of this rank, that a gradient which is not finite comes from: each taken alone.
+
+        Not looked for where parameters are sharded: their gradients exist only in the strategy's own backward.
+        """
+        if self._device_mesh is not None:
+            return None
+        pieces, total_rows = self._step_inputs
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        seed_step(self.seed, self.global_step, rank())
+        for piece in pieces:
+            for name, share in self.objective.shares(self.step_of(piece), total_rows).items():
+                gradients = torch.autograd.grad(share, parameters, allow_unused=True, retain_graph=True)
+                if not all(gradient.isfinite().all() for gradient in gradients if gradient is not None):
+                    return f"; from loss.term.{name}, in the micro-batch of examples {_some(piece.keys)}"
+        return None
 
     def _update(self) -> None:
+        if max_over_ranks(int(self.fault is not None), self.device):
+            self.fault = first_of_ranks(self.fault)
         optimizer, schedule = self.optimizers(), self.lr_schedulers()
-        assert isinstance(schedule, LRScheduler)
+        assert isinstance(schedule, LambdaLR)
         rate = optimizer.param_groups[0]["lr"]  # type: ignore[union-attr]
         optimizer.step()  # type: ignore[union-attr]
         optimizer.zero_grad()  # type: ignore[union-attr]
         schedule.step()  # type: ignore[call-arg]
         self.log("train/lr", rate)  # not before the step, whose hook logs too: Lightning drops what came before a hook
 
+    def _skip_or_stop(self, optimizer: Optimizer, *, has_scaler: bool) -> None:
+        """At a fault of which every rank knows: leave the weights as they are, or raise DivergedError."""
+        fault, self.fault = self.fault, None
+        self.num_skipped += 1
+        if self.num_skipped > self.max_skipped:
+            raise DivergedError(f"After {self.global_step} optimizer steps {fault}")
+        log.warning("Step %d is skipped, %d of %d: %s", self.global_step, self.num_skipped, self.max_skipped, fault)
+        if not has_scaler:  # it skips by itself, and wants to see why
+            optimizer.zero_grad()  # without gradients, a step changes nothing
+
 
 def _some(keys: tuple[str, ...], shown: int = 10) -> str:
     rest = len(keys) - shown
     return ", ".join(keys[:shown]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _not_finite(module: nn.Module, shown: int = 3) -> list[str]:
+    """Names of the first parameters whose gradient is NaN or infinite."""
+    named = ((name, parameter.grad) for name, parameter in module.named_parameters())
+    bad = [name for name, gradient in named if gradient is not None and not own_part(gradient).isfinite().all()]
+    return bad[:shown] + (["..."] if bad[shown:] else [])

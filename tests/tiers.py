@@ -1,0 +1,12 @@
+"""What is tested every time, and what only by `make thorough`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+
+def one_and_others(*values: Any) -> list[Any]:
+    """Parameters of a test that takes long: the first every time, the others by `make thorough`."""
+    return [values[0], *(pytest.param(value, marks=pytest.mark.thorough) for value in values[1:])]
