@@ -31,7 +31,7 @@ from potstill.models.tokenizers import load_tokenizer
 from potstill.tracking.logger import finish
 from tests.losses.registry import EMBEDDING_TERMS
 
-PRESETS = [None, *groups()["debug"]]
+PRESETS = [None, *(pytest.param(preset, marks=pytest.mark.thorough) for preset in groups()["debug"])]
 IN_TRAIN = [(group, option) for group, options in groups().items() for option in options if group != "recipe"]
 MISSING = {  # a stand-in for each value that a file leaves to the user, by the last part of its key
     "path": "{model}",

@@ -238,6 +238,7 @@ def test_an_agent_runs_what_the_sweep_proposes_and_its_runs_name_each_value_once
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_run_that_hyperband_stops_is_saved_and_called_interrupted(server, teacher, tmp_path):
     sweep = quickened(read(REPO / "sweeps/wandb/digits_hyperband.yaml"), *QUICK, "optim.max_steps=3000")
     for name in ("a", "b", "c"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,15 @@ def evaluated(run_dir: Path, data: Any, mode: str, *models: Path) -> str:
     log_evaluation_file([logger], run_dir / "evaluation.json")
     finish([logger])
     return logger.experiment.id
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What potstill warned of. That W&B is offline is news, captured where another test has set the level."""
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if record.name.startswith("potstill") and record.levelno >= logging.WARNING
+    ]
 
 
 def id_of(student: Path) -> str:
