@@ -26,6 +26,7 @@ from potstill.distributed import add_over_ranks, first_of_ranks, max_over_ranks,
 from potstill.errors import DivergedError
 from potstill.losses.response import cross_entropy
 from potstill.models.forward import forward
+from potstill.models.packing import packs
 from potstill.models.task import Task
 from potstill.objective import Objective, Step
 from potstill.optimisation import clip_grad_norm, options_of, own_part, parameter_groups, set_options
@@ -220,7 +221,7 @@ class DistillationModule(pl.LightningModule):
 
     def _pieces(self, batch: Batch) -> list[Batch]:
         """Micro-batches, equally many on every rank: at each backward, the ranks wait for each other."""
-        pieces = cut(batch, self.max_examples, self.max_tokens)
+        pieces = cut(batch, self.max_examples, self.max_tokens, packs=packs(self.student))
         return pieces + [batch.empty()] * (max_over_ranks(len(pieces), self.device) - len(pieces))
 
     def _without_synchronisation(self) -> AbstractContextManager:
