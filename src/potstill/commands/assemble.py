@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from potstill.commands.first_batch import check_teacher
+from potstill.commands.preflight import num_workers
 from potstill.commands.several import refuse_taps, several
 from potstill.commands.shared import Source, shared_memory, shared_source, shared_teacher
 from potstill.config.build import build
@@ -84,7 +85,7 @@ def _read(config: TrainConfig, *, labelled_only: bool) -> Source:
         label_names=names,
         labelled_only=labelled_only,
         seed=config.seed,
-        num_workers=config.hardware.num_workers,
+        num_workers=num_workers(config.hardware),
         limit_batches=config.limit_batches,
     )
     return Source(task, data, None if task.is_embedding else names, tokenizer)  # its models know no labels

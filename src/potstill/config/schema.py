@@ -146,7 +146,7 @@ class HardwareConfig:
     cpu_offload: bool = False  # fsdp: parameters and optimizer in CPU memory
     micro_batch_examples: int | None = None
     micro_batch_tokens: int | None = None  # what padding is computed counts
-    num_workers: int = 0
+    num_workers: int | None = None  # processes that prepare batches; null: none on CPUs, a few beside an accelerator
 
 
 @dataclass
