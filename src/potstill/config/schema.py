@@ -10,6 +10,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
+NO_PACKING_WITH = ("compile", "activation_checkpointing")  # options of HardwareConfig, for the student
+
 
 @dataclass
 class RunConfig:
@@ -138,12 +140,13 @@ class HardwareConfig:
     precision: str = "32"  # 32 | bf16-mixed | bf16-true | 16-mixed; the teacher has its own, teacher.dtype
     tf32: bool = False  # float32 matrix products in TF32, on accelerators that have it
     compile: bool = False
+    packing: str = "auto"  # auto | on | off: compute no padding in a text model's layers
     activation_checkpointing: bool = False  # keep a block's input only, and run it again in the backward pass
     shard_teacher: bool = False  # fsdp: the teacher's parameters over the ranks as well
     cpu_offload: bool = False  # fsdp: parameters and optimizer in CPU memory
     micro_batch_examples: int | None = None
-    micro_batch_tokens: int | None = None  # padded tokens
-    num_workers: int = 0
+    micro_batch_tokens: int | None = None  # what padding is computed counts
+    num_workers: int | None = None  # processes that prepare batches; null: none on CPUs, a few beside an accelerator
 
 
 @dataclass
