@@ -35,7 +35,7 @@ def assemble(options: GenerateConfig, override: str | None) -> Parts:
     source: DatasetDict = build(options.data.source, "data.source")
     teacher = build(options.teacher.endpoint, "teacher.endpoint", **_of_the_run(options))
     plan = Plan(source["train"], options.generation, options.teacher.model, options.teacher.revision, teacher.name)
-    judge = Judge(options.generation.judge, plan) if options.generation.judge else None
+    judge = Judge(options.generation.judge, plan) if options.generation.judge.prompt else None
     _refuse_test_items(source, plan, options.generation.test_manifest)
     return Parts(teacher, plan, judge, override)
 

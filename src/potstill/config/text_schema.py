@@ -34,8 +34,8 @@ class TextTeacherConfig:
 
 @dataclass
 class JudgeConfig:
-    prompt: str = MISSING  # Jinja; sees the row's columns, and prompt, answer, rationale, raw, gold
-    accept: str = MISSING  # a regular expression that a verdict in favour matches
+    prompt: str | None = None  # Jinja; sees the row's columns, and prompt, answer, rationale, raw, gold; null: no judge
+    accept: str = "^yes"  # a regular expression that a verdict in favour matches
     max_tokens: int = 16
 
 
@@ -56,7 +56,7 @@ class GenerationConfig:
     stop: list[str] = field(default_factory=list)
     body: dict[str, Any] = field(default_factory=dict)  # whatever else is sent: logprobs, response_format, ...
     filters: dict[str, Any] = field(default_factory=dict)  # in their order
-    judge: JudgeConfig | None = None
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
     test_manifest: str | None = None  # one hash a line, of texts that must not be prompts
     shard_rows: int = 50_000
 

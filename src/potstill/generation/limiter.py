@@ -40,6 +40,7 @@ class Limiter:
     _paused_until: float = 0.0
     _rates_in_a_row: int = 0
     _latencies: list[float] = field(default_factory=list)
+    _window: int = SMALLEST_WINDOW  # one that followed the limit would not be full before the limit is the largest
     _baseline: float | None = None
 
     def __post_init__(self) -> None:
@@ -70,7 +71,7 @@ class Limiter:
             self._grow(1.0)
         else:
             self._grow(1.0 / self.limit)
-        if len(self._latencies) >= max(SMALLEST_WINDOW, int(self.limit)):
+        if len(self._latencies) >= self._window:
             self._compare_latencies()
 
     def refused(self, sent_at: float, asked_wait_s: float | None, reason: str) -> None:
@@ -123,6 +124,7 @@ class Limiter:
             self.is_growing_fast = False
             self.limit = max(1.0, self.limit * max(CUT, self.latency_tolerance / slower))
             self._last_cut = time.monotonic()
+        self._window = max(SMALLEST_WINDOW, int(self.limit))
 
     def _pause(self, wait_s: float) -> None:
         self._paused_until = max(self._paused_until, time.monotonic() + wait_s)

@@ -9,7 +9,6 @@ from typing import Any
 from potstill.errors import UserError
 from potstill.generation.batching import LocalTeacher
 
-
 PACKAGE = "vllm"  # no extra of potstill: it wants a torch of its own, for an accelerator
 
 
