@@ -15,7 +15,7 @@ from tests.generation.servers import REPO, endpoint, litellm_proxy, overrides, p
 
 @dataclass
 class Outcome:
-    """refused: by the proxy. attempts: the most that one request used. goodput: of the limit, after the first minute."""
+    """refused: by the proxy. attempts: the most that one request used. goodput: of the limit, once settled."""
 
     rows: int
     done: int

@@ -13,7 +13,7 @@ from potstill.generation.sample import Sample
 def sample(text: str = "fine", *, answer: str | None = "", gold: str | None = None, **choice: object) -> Sample:
     given = {"rationale": None, "reasoning": None, "finish_reason": "stop", **choice}
     said = Choice(text, text if answer == "" else answer, **given)  # type: ignore[arg-type]
-    return Sample(index=0, number=0, prompt="ask", gold=gold, request=b"k", choice=said)
+    return Sample(index=0, row={}, number=0, prompt="ask", gold=gold, request=b"k", choice=said)
 
 
 @pytest.mark.parametrize(

@@ -50,12 +50,9 @@ def test_only_what_is_new_is_asked_for(server: Running, tmp_path: Path, potstill
     again = potstill("generate", *overrides(server.url, first))
     assert (again.code, len(server.prompts()), manifest()["hash"]) == (0, 20, before)
 
-    changed = [
-        "another",
-        *ROWS[:0:-1],
-        *(f"new {number}" for number in range(10)),
-    ]  # another order, one field, ten more
-    assert potstill("generate", *overrides(server.url, prompts_file(tmp_path, changed))).code == 0
+    # another order, one field, ten more
+    changed = ["another", *ROWS[:0:-1], *(f"new {number}" for number in range(10))]
+    assert potstill("generate", *overrides(server.url, prompts_file(tmp_path, changed, "changed.jsonl"))).code == 0
     assert sorted(server.prompts()[20:]) == sorted(["another", *(f"new {number}" for number in range(10))])
     assert [row["prompt"] for row in exported()] == changed
 

@@ -68,6 +68,5 @@ def _refuse_test_items(source: DatasetDict, plan: Plan, test_manifest: str | Non
         hashes = {text_hash(prompt.text) for prompt in test.prompts()}
         refuse_overlap(((prompt.index, prompt.text) for prompt in plan.prompts()), hashes, "data.source.test")
     if test_manifest:
-        rows = plan.table
-        texts = (text for prompt in plan.prompts() for text in texts_of(prompt.index, prompt.text, rows[prompt.index]))
+        texts = (text for prompt in plan.prompts() for text in texts_of(prompt.index, prompt.text, prompt.row))
         refuse_overlap(texts, read_manifest(test_manifest), test_manifest)

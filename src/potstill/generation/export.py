@@ -84,8 +84,7 @@ class Exporter:
             yield self._write_shard(number, rows), []
 
     def _row(self, sample: Sample) -> dict[str, Any]:
-        source = self.source[sample.index]
-        row = sample.columns() | {new: source[name] for name, new in self._names.items()}
+        row = sample.columns() | {new: sample.row[name] for name, new in self._names.items()}
         self._digest.update(canonical({name: row[name] for name in OURS.names}).encode())
         return row
 

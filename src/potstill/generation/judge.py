@@ -31,8 +31,8 @@ class Judge:
             raise UserError("generation.judge.accept", options.accept, problem, "For example: '^yes'") from error
 
     def request(self, sample: Sample) -> Request:
-        plan, row = self.plan, self.plan.table[sample.index]
-        text = self._template.render({**row, **{name: sample.columns()[name] for name in OURS}}, sample.index)
+        plan = self.plan
+        text = self._template.render({**sample.row, **{name: sample.columns()[name] for name in OURS}}, sample.index)
         is_chat = plan.options.api == "chat"
         asked = {"messages": [{"role": "user", "content": text}]} if is_chat else {"prompt": text}
         body = {

@@ -86,7 +86,7 @@ class Ledger:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._connection = self._thread.submit(self._open, max_mb).result()
         self._reader = open_readonly(self.path)
-        self._pending: list[tuple[list[tuple[str, Sequence[Any]]], asyncio.Future[None]]] = []
+        self._pending: list[tuple[tuple[str, Sequence[Any]], asyncio.Future[None]]] = []
         self._writing: asyncio.Task[None] | None = None
         self.num_commits = 0
 
@@ -107,15 +107,15 @@ class Ledger:
 
     async def mark(self, request: Request, tokens: int, money: float) -> None:
         """On record as in flight, with what it may cost: to be awaited before it is sent."""
-        await self._write([(MARK, (request.key, request.body, tokens, money, time.time()))])
+        await self._write(MARK, (request.key, request.body, tokens, money, time.time()))
 
     async def settle(self, request: Request, end: Settlement) -> None:
         facts = (end.state, end.status, end.raw, end.reason, end.attempts, end.tokens, end.money)
-        await self._write([(SETTLE, (*facts, int(end.free), time.time(), request.key))])
+        await self._write(SETTLE, (*facts, int(end.free), time.time(), request.key))
 
     async def note(self, request: Request, kind: str, status: int | None, raw: bytes | None, reason: str) -> None:
         """A send that did not end in an answer, with what came back."""
-        await self._write([(NOTE, (request.key, time.time(), kind, status, raw, reason))])
+        await self._write(NOTE, (request.key, time.time(), kind, status, raw, reason))
 
     def entries(self, keys: Iterable[bytes]) -> dict[bytes, Entry]:
         """Of those keys that are known."""
@@ -140,9 +140,9 @@ class Ledger:
             marks = ",".join("?" * len(some))
             yield from self._reader.execute(f"SELECT key, {columns} FROM requests WHERE key IN ({marks})", some)
 
-    async def _write(self, statements: list[tuple[str, Sequence[Any]]]) -> None:
+    async def _write(self, sql: str, values: Sequence[Any]) -> None:
         written = asyncio.get_running_loop().create_future()
-        self._pending.append((statements, written))
+        self._pending.append(((sql, values), written))
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._drain())
         await written
@@ -163,12 +163,15 @@ class Ledger:
                 if not written.done():  # its task was cancelled; what it wrote stands
                     written.set_result(None)
 
-    def _commit(self, together: list[list[tuple[str, Sequence[Any]]]]) -> None:
+    def _commit(self, together: list[tuple[str, Sequence[Any]]]) -> None:
+        grouped: dict[str, list[Sequence[Any]]] = {}
+        for sql, values in together:
+            grouped.setdefault(sql, []).append(values)
         self._connection.execute("BEGIN IMMEDIATE")
         try:
-            for statements in together:
-                for sql, values in statements:
-                    self._connection.execute(sql, values)
+            # in any order: whoever writes of a request waits until that is written, before the next
+            for sql, values in grouped.items():
+                self._connection.executemany(sql, values)
             self._connection.execute("COMMIT")
         except sqlite3.Error:
             if self._connection.in_transaction:

@@ -19,6 +19,7 @@ class Prompt:
     """One row: what is asked, the gold answer where there is one, and its requests."""
 
     index: int
+    row: Mapping[str, Any]
     text: str
     gold: str | None
     requests: tuple[Request, ...]
@@ -53,7 +54,7 @@ class Plan:
         text = self._prompt.render(row, index)
         gold = self._gold.render(row, index).strip() if self._gold else None
         requests = tuple(self._requests(text, self._system.render(row, index) if self._system else None))
-        return Prompt(index, text, gold or None, requests)
+        return Prompt(index, row, text, gold or None, requests)
 
     def requests(self) -> Iterator[Request]:
         """Every distinct request, in the order of the rows."""

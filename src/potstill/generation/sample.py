@@ -17,9 +17,10 @@ PROMPTS_AT_A_TIME = 500
 
 @dataclass
 class Sample:
-    """agreement: share of the prompt's samples with this answer, where a vote was taken."""
+    """row: of the source. agreement: share of the prompt's samples with this answer, where a vote was taken."""
 
     index: int
+    row: Mapping[str, object]
     number: int
     prompt: str
     gold: str | None
@@ -85,7 +86,7 @@ def _look_up(prompts: list[Prompt], pattern: re.Pattern[str] | None, ledger: Led
 
 
 def _samples(prompt: Prompt, request: Request, choices: list[Choice], first: int) -> list[Sample]:
-    facts: Mapping[str, object] = {"index": prompt.index, "prompt": prompt.text, "gold": prompt.gold}
+    facts: Mapping[str, object] = {"index": prompt.index, "row": prompt.row, "prompt": prompt.text, "gold": prompt.gold}
     return [
         Sample(number=first + place, request=request.key, choice=choice, **facts)  # type: ignore[arg-type]
         for place, choice in enumerate(choices)
