@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,8 +29,19 @@ class Outcome:
     same_export: bool
 
 
-def kill_and_resume(server: Running, model: str, directory: Path, num_rows: int, num_kills: int) -> Outcome:
-    """Kill -9 at `num_kills` random moments while rows are generated, finish, and compare with a run undisturbed."""
+def kill_and_resume(
+    server: Running,
+    model: str,
+    directory: Path,
+    num_rows: int,
+    num_kills: int,
+    finish: Callable[[list[str]], int] | None = None,
+) -> Outcome:
+    """Kill -9 at `num_kills` random moments while rows are generated, finish, and compare with a run undisturbed.
+
+    finish: runs the command to its end, and returns the exit code; default: in a process of its own.
+    """
+    finish = finish or (lambda given: start(given, directory).wait())
     prompts = prompts_file(directory, [f"row {number}" for number in range(num_rows)])
     changes = {"teacher__model": model, "generation__filters__truncated": "null", "limits__maximum": 8}
     given = [*overrides(server.url, prompts, **changes), "run.dir=killed", "ledger.dir=killed/ledger"]
@@ -44,12 +56,12 @@ def kill_and_resume(server: Running, model: str, directory: Path, num_rows: int,
         process.wait()
         in_flight += count(directory, "in_flight")
         acknowledged |= sent_times(directory)
-    assert start(given, directory).wait() == 0
+    assert finish(given) == 0
     calls = server.num_calls()
     now = sent_times(directory)
     asked_twice = sum(now[key] != at for key, at in acknowledged.items())
     whole = [*overrides(server.url, prompts, **changes), "run.dir=whole", "ledger.dir=whole/ledger"]
-    assert start(whole, directory).wait() == 0
+    assert finish(whole) == 0
     assert server.num_calls() - calls == num_rows
     hashes = {(directory / name / "export" / "train-00000.parquet").read_bytes() for name in ("killed", "whole")}
     return Outcome(num_rows, num_kills, calls, in_flight, asked_twice, len(hashes) == 1)
