@@ -26,6 +26,7 @@ from potstill.config.paths import CONF, groups
 from potstill.config.rerun import overrides_of, place_of
 from potstill.errors import BAD_INPUT, DONE, FAILED, INTERRUPTED, StoppedError, UserError, nearest_hint, readable
 from potstill.interrupts import sigterm_interrupts
+from potstill.tracking.secrets import redact
 
 if TYPE_CHECKING:
     from potstill.sweeps.record import SweepRecord
@@ -35,6 +36,7 @@ COMMANDS = {
     "evaluate": "teacher, student and baseline on held-out test data: potstill evaluate run=PATH",
     "run": "a recipe: stages in order, each skipped when its output is already there",
     "compare": "runs of a sweep, ranked, and which differences hold up: potstill compare PATH [PATH ...]",
+    "generate": "a teacher's text to prompts, each paid for once: potstill generate teacher=openai_compatible",
     "sweep": "many jobs, as of -m: begun from a file, looked at, gone on with: potstill sweep start FILE",
     "inspect": "what a config builds: modules, parameters, groups and their options",
 }
@@ -56,11 +58,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exception(error)
         else:
-            print("", readable(error), sep="\n", file=sys.stderr)
+            print("", _shown(error), sep="\n", file=sys.stderr)
         return BAD_INPUT if isinstance(error, UserError) else FAILED
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         return INTERRUPTED
+
+
+def _shown(error: UserError | StoppedError) -> str:
+    """Its message, without the credentials that somebody may have typed."""
+    if isinstance(error, UserError):
+        hidden = UserError(error.key, redact(error.value, error.key), error.problem, error.fix)
+        hidden.__notes__ = getattr(error, "__notes__", [])
+        error = hidden
+    return "\n".join(" ".join(map(redact, line.split(" "))) for line in readable(error).splitlines())
 
 
 def _dispatch(given: list[str]) -> int:
@@ -82,6 +93,8 @@ def _dispatch(given: list[str]) -> int:
         overrides = [f"debug_preset{text[5:]}" if text.startswith("debug=") else text for text in overrides]
     if command == "compare":
         overrides = _with_paths(overrides)
+    if command == "generate":
+        overrides = ["status=true" if text == "--status" else text for text in overrides]
     if command == "sweep":
         return importlib.import_module("potstill.commands.sweep").main(overrides, _sweep)
     is_many = command in SWEPT and any(text in MULTIRUN for text in overrides)
@@ -226,7 +239,7 @@ def _complete(given: list[str]) -> int:
     if len(words) <= 2 and "query" in given[-1]:
         print(" ".join(command for command in COMMANDS if command.startswith(words[-1])))
         return DONE
-    command = words[1] if len(words) > 1 and words[1] in ("evaluate", "run", "compare") else "train"
+    command = words[1] if len(words) > 1 and words[1] in ("evaluate", "run", "compare", "generate") else "train"
     os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
     return _launch(command, given)
 
@@ -247,7 +260,7 @@ def help_text(command: str | None = None) -> str:
     return "\n".join(lines)
 
 
-OWN_FLAGS = ("--from", "--resume", "--allow-changed", "--config-dir", "--debug", "--help", "--version")
+OWN_FLAGS = ("--from", "--resume", "--allow-changed", "--config-dir", "--status", "--debug", "--help", "--version")
 # Flags that are handed on. Of them, FLAGS lists what is of use here.
 HYDRA_FLAGS = (
     *(*MULTIRUN, "-c", "--cfg", "--resolve", "-p", "--package", "-i", "--info"),
@@ -261,6 +274,7 @@ FLAGS = {
     "--resume RUN": "go on with an interrupted run, from its last checkpoint",
     "--allow-changed KEY": "with --resume: this key may differ from the run's own; may be repeated",
     "--config-dir DIR": "look for config groups in DIR too",
+    "--status": "of generate: only say where the generation stands",
     "--debug": "show the traceback of bad input as well",
     "-sc install=bash|zsh|fish": 'shell completion: eval "$(potstill -sc install=bash)"',
     "--version": "print the version",

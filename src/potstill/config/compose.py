@@ -12,7 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from potstill.config import schema
+from potstill.config import schema, text_schema
 from potstill.config.explain import REFUSALS, explain, explain_value
 from potstill.config.paths import CONF
 
@@ -23,6 +23,7 @@ SCHEMAS = {
     "evaluate": schema.EvaluateConfig,
     "run": schema.RecipeCommandConfig,
     "compare": schema.CompareConfig,
+    "generate": text_schema.GenerateConfig,
 }
 
 for _command, _schema in SCHEMAS.items():
