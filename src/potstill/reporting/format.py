@@ -44,4 +44,6 @@ _FORMATS: dict[str, Callable[[float], str]] = {
     "model_bytes": _bytes,
     "latency_ms_p50": "{:.2f} ms".format,
     "latency_ms_p95": "{:.2f} ms".format,
+    "latency_ms_p99": "{:.2f} ms".format,
+    "flops": lambda value: f"{value / 1e9:,.3g} G",
 }
