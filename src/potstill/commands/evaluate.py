@@ -38,7 +38,7 @@ def main(config: DictConfig) -> int:
 
 
 def evaluate_runs(options: EvaluateConfig) -> dict[str, Any]:
-    """Evaluate on the test split of the student's run; write `evaluation.json` and `items.jsonl`, print and log them."""
+    """Evaluate on the test split of the student's run; write, print and log what was found."""
     runs, output = find_runs(Path(options.run), options.baseline), Path(options.output)
     check_mixes(options.mixes)
     config = read_config(runs["run"])

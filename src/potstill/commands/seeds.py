@@ -10,7 +10,7 @@ from potstill.errors import UserError
 
 
 def read_seeds(paths: list[Path], test: str | None) -> list[dict[str, Any]]:
-    """Of each run its seed and the main metric of its student and baseline, from the `evaluation.json` in its directory.
+    """Of each run its seed and the main metric of its student and baseline, from the `evaluation.json` it has.
 
     test: hash of the test set. Raises UserError where a run was not evaluated, or on another test set.
     """

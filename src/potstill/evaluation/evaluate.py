@@ -83,7 +83,7 @@ def judge(
     """Measure models (`teacher`, `student`, `baseline` have a part to play, any may be missing) and say what follows.
 
     seeds: runs that differ from this one, of `seed`, in their seed alone: path, seed, and the main metric of student
-    and baseline. blocks: asked once for `contamination`, `coverage`, `teacher_quality` and `found_slices`, of the scores.
+    and baseline. blocks: asked once, of the scores, for `contamination`, `coverage`, `teacher_quality`, `found_slices`.
     The report has JSON types only, keys in a fixed order, None for what cannot be measured (no gold label, no teacher,
     an empty slice). Raises ValueError where slice values or bytes are not one per example.
     """
