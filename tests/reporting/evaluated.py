@@ -190,7 +190,7 @@ def gates(names: list[str]) -> list[dict[str, Any]]:
         gate(
             "slices",
             "fail",
-            "student - teacher in accuracy",
+            "advantage of the student over its teacher in accuracy, by slice",
             -0.26,
             -0.1,
             "at_least",
@@ -198,10 +198,20 @@ def gates(names: list[str]) -> list[dict[str, Any]]:
             names[-2],
             detail[::-1],
         ),
-        gate("test_items", "not_enough_evidence", "labelled test items", 3600, 5000, "at_least", [3600, 3600]),
+        gate(
+            "test_items", "not_enough_evidence", "number of labelled test items", 3600, 5000, "at_least", [3600, 3600]
+        ),
         gate("quality", "pass", "accuracy of the student", 0.84, 0.8, "at_least", [0.83, 0.85]),
-        gate("baseline", "pass", "student - baseline in accuracy", 0.18, 0.0, "above", [0.17, 0.19]),
-        gate("retention", "pass", "retention of the student", 0.9, 0.85, "at_least", [0.89, 0.91]),
+        gate(
+            "baseline",
+            "pass",
+            "advantage of the student over the baseline in accuracy",
+            0.18,
+            0.0,
+            "above",
+            [0.17, 0.19],
+        ),
+        gate("retention", "pass", "retention of accuracy", 0.9, 0.85, "at_least", [0.89, 0.91]),
     ]
 
 

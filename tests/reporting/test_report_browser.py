@@ -29,7 +29,8 @@ const frame = document.querySelector("iframe");
 frame.addEventListener("load", async () => {
   const root = frame.contentDocument.documentElement;
   frame.contentDocument.querySelectorAll("details").forEach((each) => { each.open = true; });
-  const found = {scroll: root.scrollWidth, width: root.clientWidth, ink: getComputedStyle(frame.contentDocument.body).color};
+  const ink = getComputedStyle(frame.contentDocument.body).color;
+  const found = {scroll: root.scrollWidth, width: root.clientWidth, ink};
   if (window.axe) { found.violations = (await axe.run({iframes: true})).violations; }
   document.body.dataset.found = JSON.stringify(found);
 });
@@ -45,14 +46,8 @@ def looked_at(text: str, width: int, scheme: str, folder: Path, axe: str = "") -
     (folder / "frame.html").write_text(outer, encoding="utf-8")
     size = ("--window-size=1400,1000", "--virtual-time-budget=60000", "--dump-dom")
     preferred = f"--blink-settings=preferredColorScheme={SCHEMES[scheme]}"
-    command = [
-        str(BROWSER),
-        *OPTIONS,
-        *size,
-        preferred,
-        f"--user-data-dir={folder}/browser",
-        f"file://{folder}/frame.html",
-    ]
+    own = f"--user-data-dir={folder}/browser"
+    command = [str(BROWSER), *OPTIONS, *size, preferred, own, f"file://{folder}/frame.html"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     found = re.search(r'data-found="(.*?)"', done.stdout, re.DOTALL)
     assert found, done.stderr[-2000:]
@@ -72,10 +67,8 @@ def test_the_page_does_not_scroll_sideways_and_follows_the_scheme(place: tuple[i
 @pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine")
 @pytest.mark.skipif(AXE is None, reason="no axe-core: npm install --no-save axe-core")
-@pytest.mark.parametrize(
-    ("width", "scheme"), one_and_others((390, "dark"), (390, "light"), (1280, "dark"), (1280, "light"))
-)
-def test_axe_finds_no_fault(width: int, scheme: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", one_and_others((390, "dark"), (390, "light"), (1280, "dark"), (1280, "light")))
+def test_axe_finds_no_fault(place: tuple[int, str], tmp_path: Path) -> None:
     assert AXE is not None
     found = looked_at(page(evaluated()), *place, tmp_path, AXE.read_text(encoding="utf-8"))
     assert [f"{each['impact']} {each['id']} {each['nodes'][0]['html'][:200]}" for each in found["violations"]] == []

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from potstill.commands.assemble import Source, assemble_source
 from potstill.commands.frozen import check_runs, open_test_set, test_set
 from potstill.commands.provenance import provenance
+from potstill.commands.report import PAGE, write_report
 from potstill.commands.seeds import read_seeds
 from potstill.commands.tested import models_under_test
 from potstill.config.build import build
@@ -23,6 +24,7 @@ from potstill.evaluation.economics import break_even, when_not_to_distil
 from potstill.evaluation.evaluate import Judged, judge
 from potstill.evaluation.predict import ModelUnderTest
 from potstill.evaluation.speed import measure_speed
+from potstill.reporting.remote_report import log_report
 from potstill.reporting.table import print_evaluation
 from potstill.tracking import lineage, record
 from potstill.tracking.logger import finish, with_metrics_file
@@ -57,6 +59,7 @@ def evaluate_runs(options: EvaluateConfig) -> dict[str, Any]:
     write_lines(output / "items.jsonl", judged.items)
     write_json(output / "evaluation.json", evaluation)
     print_evaluation(evaluation)
+    write_report(evaluation, runs["run"], output)
     _log(evaluation, config, source, output, options.logger)
     log.info("\nWritten: %s", output / "evaluation.json")
     return evaluation
@@ -116,6 +119,7 @@ def _log(
         models = [model["path"] for model in evaluation["models"].values()]
         lineage.log_inputs(loggers, source.data, config.data.source, models)
         record.log_evaluation(loggers, evaluation)
+        log_report(loggers, evaluation, output / PAGE)
         lineage.log_evaluation_file(loggers, output / "evaluation.json")
         status = "finished"
     finally:

@@ -12,11 +12,13 @@ from potstill.reporting.reading import (
     METRIC_NAMES,
     Evaluation,
     bounds,
+    drawn_models,
     groups,
     is_share,
     metric_name,
     models_in_order,
     shown,
+    slice_heading,
     slice_labels,
     tick_text,
     value_text,
@@ -67,14 +69,17 @@ def slice_section(evaluation: Evaluation) -> Section | None:
         [each, group["n"], *(part for model in models for part in _cells(by_model[model][each], metric)), _small(group)]
         for each, group in worst_first.items()
     ]
-    words = [f"{name.capitalize()} with its 95 % interval, worst slice of the {shown(evaluation)} first."]
+    words = [
+        f"{name.capitalize()} by {slice_heading(list(worst_first))}, with its 95 % interval, the worst of the {shown(evaluation)} first."
+    ]
     words += [f"The {MAX_PLOTTED} worst of {len(rows)} are drawn."] if len(rows) > MAX_PLOTTED else []
     words += (
         ["A slice that is too small is never green: its interval says little."]
         if any(map(_small, worst_first.values()))
         else []
     )
-    plot = _slice_plot(evaluation, by_model, list(worst_first)[:MAX_PLOTTED])
+    drawn = {model: by_model[model] for model in drawn_models(evaluation)}
+    plot = _slice_plot(evaluation, drawn, list(worst_first)[:MAX_PLOTTED])
     table = Table(f"{name.capitalize()} by slice", columns, rows, is_folded=True)
     return Section("slices", "Slices", words, [table], [plot], Chart("slice", shown(evaluation)))
 

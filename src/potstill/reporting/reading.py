@@ -34,6 +34,11 @@ def models_in_order(evaluation: Evaluation) -> list[str]:
     return [*(name for name in FIRST if name in models), *(name for name in models if name not in FIRST)]
 
 
+def drawn_models(evaluation: Evaluation) -> list[str]:
+    """Without the most frequent label, which would only stretch the axes."""
+    return [name for name in models_in_order(evaluation) if name != "majority"]
+
+
 def shown(evaluation: Evaluation) -> str:
     """The model that the report is about."""
     return main_model(dict(evaluation))
@@ -61,6 +66,12 @@ def value_text(evaluation: Evaluation, group: Mapping[str, Any]) -> str:
 def bounds(group: Mapping[str, Any], key: str = "interval") -> tuple[float | None, float | None]:
     low, high = group.get(key) or (None, None)
     return low, high
+
+
+def slice_heading(names: list[str]) -> str:
+    """The column of the slices; `slice` where they are of several."""
+    columns = {name.partition("=")[0] for name in names}
+    return columns.pop() if len(columns) == 1 else "slice"
 
 
 def slice_labels(names: list[str]) -> dict[str, str]:

@@ -33,9 +33,15 @@ def interval_text(name: str) -> Callable[[Any], str]:
         low, high = bounds or (None, None)
         if low is None or high is None:
             return MISSING
-        return f"{format_value(name, low).removesuffix(' %')} to {format_value(name, high)}"
+        return between(format_value(name, low), format_value(name, high))
 
     return text
+
+
+def between(low: str, high: str) -> str:
+    """`83.0 to 85.0 %`: the unit once."""
+    number, _, unit = low.partition(" ")
+    return f"{number if unit and high.endswith(unit) else low} to {high}"
 
 
 @dataclass(frozen=True)

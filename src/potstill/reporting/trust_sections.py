@@ -8,7 +8,7 @@ from typing import Any
 
 from potstill.reporting.line_plots import Frame, Line, Point, line_plot
 from potstill.reporting.markup import Axis
-from potstill.reporting.reading import Evaluation, groups, models_in_order, shown, tick_text
+from potstill.reporting.reading import Evaluation, drawn_models, groups, models_in_order, shown, tick_text
 from potstill.reporting.sections import Chart, Column, Section, Table, interval_text, number
 
 STEADY = 20  # rows in a bin: the share of fewer only jumps about
@@ -54,7 +54,7 @@ def errors_section(evaluation: Evaluation) -> Section | None:
 
 def calibration_section(evaluation: Evaluation) -> Section | None:
     """Confidence against accuracy, and what is left to answer when the least sure rows are passed on."""
-    reports = {name: evaluation["models"][name]["overall"] for name in models_in_order(evaluation)}
+    reports = {name: evaluation["models"][name]["overall"] for name in drawn_models(evaluation)}
     told = {name: each for name, each in reports.items() if each.get("calibration")}
     if not told:
         return None

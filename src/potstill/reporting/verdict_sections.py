@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +10,12 @@ from potstill.reporting.format import MISSING, difference_unit, format_differenc
 from potstill.reporting.reading import (
     Evaluation,
     bounds,
-    is_share,
     metric_name,
     models_in_order,
     shown,
     value_text,
 )
-from potstill.reporting.sections import Column, Section, Table, interval_text, metric_text, number
+from potstill.reporting.sections import Column, Section, Table, between, interval_text, metric_text, number
 
 VERDICTS = {
     "SHIP": ("good", "Ship", "Every gate of the bar passes."),
@@ -28,10 +27,12 @@ VERDICTS = {
     ),
     None: ("none", "No verdict", "No bar was given, so there is nothing to pass or fail."),
 }
+DECISIVE = {"DO_NOT_SHIP": "fail", "NOT_ENOUGH_EVIDENCE": "not_enough_evidence"}
 SIDES = {"at_least": "at least", "at_most": "at most", "above": "above"}
-MAX_DETAILS = 30
-COUNTED = frozenset({"size", "test_items"})  # gates whose value is a number of things, not a share
-SIGNED = "student - "  # how the measure of a difference begins
+MAX_DETAILS, MAX_NAMED = 30, 5  # slices of a gate: in its table, and in its sentence
+COUNTS = frozenset({"test_items", "finite", "size"})  # gates on a number of things; that of seeds is another
+METRICS = frozenset({"quality", "worst_slice", "clean"})  # gates on the task's metric; the others' values are shares
+ADVANTAGE = "advantage"  # how the measure of a difference begins
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,25 @@ class Figure:
 
 
 def headline(evaluation: Evaluation) -> Headline:
-    verdict = evaluation["verdict"]
-    return Headline(*VERDICTS[verdict["outcome"]], reasons=list(verdict["because"]))
+    outcome = evaluation["verdict"]["outcome"]
+    deciding = [gate for gate in evaluation["gates"] if gate["outcome"] == DECISIVE.get(outcome)]
+    return Headline(*VERDICTS[outcome], reasons=[sentence(gate, evaluation["metric"]) for gate in deciding])
+
+
+def sentence(gate: dict[str, Any], metric: str) -> str:
+    """`quality: accuracy of the student is 19.9 % (16.0 to 24.6 %), at least 90.0 % is asked for`."""
+    name = gate["name"].replace("_", " ")
+    if gate["value"] is None:
+        return f"{name}: {gate['says']}"
+    write = _writer(gate, metric)
+    interval = _interval(gate, metric)
+    value = write(gate["value"]) + (f" ({interval})" if interval != MISSING else "")
+    where = f" on {gate['slice']}" if gate["slice"] else ""
+    alike = [each["slice"] for each in gate["details"] if each["outcome"] == gate["outcome"]]
+    others = f"; as much is true of {', '.join(alike[1:MAX_NAMED])}" if len(alike) > 1 else ""
+    others += f" and {len(alike) - MAX_NAMED} more" if len(alike) > MAX_NAMED else ""
+    asked = f"{SIDES[gate['side']]} {write(gate['threshold'])} is asked for"
+    return f"{name}: {gate['measure'].removesuffix(', by slice')} is {value}{where}, {asked}{others}"
 
 
 def figures(evaluation: Evaluation) -> list[Figure]:
@@ -64,19 +82,18 @@ def figures(evaluation: Evaluation) -> list[Figure]:
 
 
 def gate_section(evaluation: Evaluation) -> Section:
-    bar = evaluation.get("bar") or {}
-    words = [f"The bar is '{bar['name']}'. A gate passes only where its whole 95 % interval is on the right side."]
-    columns = [
-        Column("gate"),
-        Column("outcome", kind="status"),
-        number("value"),
-        number("asked for"),
-        number("95 % interval"),
-        number("n"),
-        Column("in words"),
+    name = (evaluation.get("bar") or {}).get("name")
+    if not evaluation["gates"]:
+        return Section("gates", "Gates", ["No gate was asked for."])
+    words = [
+        f"{f'The bar is {name}. ' if name else ''}A gate passes where its whole 95 % interval is on the right side of "
+        "what is asked for, and fails where the whole interval is on the wrong side."
     ]
-    rows = [_gate_row(gate) for gate in evaluation["gates"]]
-    table = Table("Gates: failed ones first, then those without evidence", columns, rows, is_stacked=True)
+    columns = [Column("gate"), Column("outcome", kind="status"), Column("what is measured")]
+    columns += [number(each) for each in ("value", "asked for", "95 % interval", "n")]
+    rows = [_gate_row(gate, evaluation["metric"]) for gate in evaluation["gates"]]
+    caption = "Gates: failed ones first, then those without evidence"
+    table = Table(caption, columns, rows, is_stacked=True)
     return Section("gates", "Gates", words, [table, *_details(evaluation)])
 
 
@@ -109,52 +126,48 @@ def _overall(evaluation: Evaluation, model: str) -> dict[str, Any]:
     return evaluation["models"][model]["overall"]
 
 
-def _gate_row(gate: dict[str, Any]) -> list[Any]:
-    write = _writer(gate)
-    low, high = bounds(gate)
-    interval = (
-        _between(write(low), write(high)).removesuffix(" points")
-        if None not in (low, high) and low != high
-        else MISSING
-    )
+def _gate_row(gate: dict[str, Any], metric: str) -> list[Any]:
+    write = _writer(gate, metric)
     limit = MISSING if gate["threshold"] is None else f"{SIDES[gate['side']]} {write(gate['threshold'])}"
-    name = gate["name"].replace("_", " ") + (f": {gate['slice']}" if gate.get("slice") else "")
-    return [name, gate["outcome"], write(gate["value"]), limit, interval, gate["n"], gate["says"]]
+    name = gate["name"].replace("_", " ") + (f": {gate['slice']}" if gate["slice"] else "")
+    measure = gate["says"] if gate["value"] is None else gate["measure"]
+    return [name, gate["outcome"], measure, write(gate["value"]), limit, _interval(gate, metric), gate["n"]]
 
 
-def _between(low: str, high: str) -> str:
-    """`83.0 to 85.0 %`: the unit once."""
-    number, _, unit = low.partition(" ")
-    return f"{number if high.endswith(unit) else low} to {high}"
+def _interval(node: dict[str, Any], metric: str) -> str:
+    """Nothing of what was counted and not sampled."""
+    low, high = bounds(node)
+    if low is None or high is None or low == high:
+        return MISSING
+    write = _writer(node, metric)
+    return between(write(low), write(high)).removesuffix(" points")
 
 
-def _writer(gate: dict[str, Any]) -> Any:
-    """Writes the gate's numbers: shares in percent, differences of shares in signed points, counts as they are."""
-    metric = next((name for name in gate["measure"].replace("@", "_at_").split() if is_share(name)), "")
-    if gate["name"] in COUNTED:
-        return lambda value: MISSING if value is None else f"{value:,.0f}"
-    if gate["measure"].startswith(SIGNED):
-        return lambda value: f"{format_difference(metric, value)}{difference_unit(metric)}"
-    return metric_text(metric or ("accuracy" if gate["name"] in SHARE_GATES else gate["name"]))
-
-
-SHARE_GATES = frozenset(
-    {"retention", "copied_errors", "calibration", "contamination", "worst_slice", "quality", "slices"}
-)
+def _writer(gate: dict[str, Any], metric: str) -> Callable[[Any], str]:
+    """Writes the gate's numbers: differences of shares in signed points, shares in percent, counts as they are."""
+    measure = gate["measure"]
+    if measure.startswith(ADVANTAGE):
+        return lambda value: (
+            MISSING if value is None else f"{format_difference(metric, value)}{difference_unit(metric)}"
+        )
+    if gate["name"] in COUNTS or measure.startswith("number"):
+        return metric_text(measure.split()[0] if gate["name"] == "size" else "n")
+    return metric_text(metric if gate["name"] in METRICS else "retention")
 
 
 def _details(evaluation: Evaluation) -> Iterator[Table]:
     for gate in evaluation["gates"]:
         if gate["details"]:
-            write = _writer(gate)
-            columns = [
-                Column("slice"),
-                Column("outcome", kind="status"),
-                Column("value", write, "number"),
-                Column("95 % interval", lambda pair, write=write: _between(*map(write, pair)), "number"),
-                number("n"),
-                number("p"),
+            write = _writer(gate, evaluation["metric"])
+            columns = [Column("slice"), Column("outcome", kind="status"), Column("value", write, "number")]
+            columns += [number("95 % interval"), number("n"), number("p, Holm")]
+            rows = [
+                [
+                    *(row[key] for key in ("slice", "outcome", "value")),
+                    _interval({**gate, **row}, evaluation["metric"]),
+                    row["n"],
+                    row.get("p_holm"),
+                ]
+                for row in gate["details"][:MAX_DETAILS]
             ]
-            keys = ("slice", "outcome", "value", "interval", "n", "p_value")
-            rows = [[row.get(key) for key in keys] for row in gate["details"][:MAX_DETAILS]]
             yield Table(f"Gate '{gate['name'].replace('_', ' ')}' by slice, worst first", columns, rows, is_folded=True)
