@@ -37,8 +37,7 @@ def paths_in(node: Any) -> Iterator[str]:
     elif isinstance(node, list):
         for inner in node:
             yield from paths_in(inner)
-    elif isinstance(node, str) and node not in ("", ".", "..") and len(node) < DESCRIPTIONS = ("README.md",)  # a model's card is written, and written again, after the model
-_MAX_PATH_LENGTH:
+    elif isinstance(node, str) and node not in ("", ".", "..") and len(node) < _MAX_PATH_LENGTH:
         yield node
 
 

@@ -69,15 +69,11 @@ def slice_section(evaluation: Evaluation) -> Section | None:
         [each, group["n"], *(part for model in models for part in _cells(by_model[model][each], metric)), _small(group)]
         for each, group in worst_first.items()
     ]
-    words = [
-        f"{name.capitalize()} by {slice_heading(list(worst_first))}, with its 95 % interval, the worst of the {shown(evaluation)} first."
-    ]
+    column = slice_heading(list(worst_first))
+    words = [f"{name.capitalize()} by {column} with its 95 % interval, the worst of the {shown(evaluation)} first."]
     words += [f"The {MAX_PLOTTED} worst of {len(rows)} are drawn."] if len(rows) > MAX_PLOTTED else []
-    words += (
-        ["A slice that is too small is never green: its interval says little."]
-        if any(map(_small, worst_first.values()))
-        else []
-    )
+    if any(map(_small, worst_first.values())):
+        words.append("A slice that is too small is never green: its interval says little.")
     drawn = {model: by_model[model] for model in drawn_models(evaluation)}
     plot = _slice_plot(evaluation, drawn, list(worst_first)[:MAX_PLOTTED])
     table = Table(f"{name.capitalize()} by slice", columns, rows, is_folded=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -11,7 +11,7 @@ from potstill.reporting import audit_sections, quality_sections, record_sections
 from potstill.reporting.markup import breakable
 from potstill.reporting.reading import OUTCOMES, Evaluation, shown
 from potstill.reporting.sections import Section
-from potstill.reporting.verdict_sections import figures, gate_section, headline
+from potstill.reporting.verdict_sections import Figure, Headline, figures, gate_section, headline
 
 # in the order of the page
 MAKERS: tuple[Callable[[Evaluation], Section | None], ...] = (
@@ -41,6 +41,21 @@ def sections(evaluation: Evaluation) -> list[Section]:
 
 def page(evaluation: Evaluation) -> str:
     """The whole page. The same evaluation gives the same bytes."""
+    above = {"headline": headline(evaluation), "figures": figures(evaluation)}
+    return render(title(evaluation), about(evaluation), sections(evaluation), **above)
+
+
+def render(
+    title: str,
+    about: str,
+    sections: Sequence[Section],
+    *,
+    headline: Headline | None = None,
+    figures: Sequence[Figure] = (),
+    made_by: str = "potstill evaluate",
+    data: str = "evaluation.json",
+) -> str:
+    """One page, without network and without scripts. data: the file that has all of its numbers."""
     folder = FileSystemLoader(Path(__file__).parent)
     environment = Environment(
         loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -48,11 +63,13 @@ def page(evaluation: Evaluation) -> str:
     environment.filters["zip"] = lambda first, second: zip(first, second, strict=True)
     environment.filters["breakable"] = breakable
     return environment.get_template("report.html.jinja").render(
-        title=title(evaluation),
-        about=about(evaluation),
-        headline=headline(evaluation),
-        figures=figures(evaluation),
-        sections=sections(evaluation),
+        title=title,
+        about=about,
+        headline=headline,
+        figures=figures,
+        sections=sections,
+        made_by=made_by,
+        data=data,
         outcomes=OUTCOMES,
         style=(Path(__file__).parent / "report.css").read_text(encoding="utf-8"),
     )

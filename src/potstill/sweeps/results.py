@@ -53,7 +53,7 @@ class Result:
 def read_results(paths: Sequence[Path]) -> list[Result]:
     """Every run under `paths`, none left out. Raises UserError where a path holds none."""
     results = []
-    for path, prefix in zip(paths, _prefixes(paths), strict=True):
+    for path, prefix in zip(paths, prefixes(paths), strict=True):
         found = list(_under(path))
         if not found:
             raise UserError("paths", str(path), "is a sweep in which nothing was started.", "Give another directory.")
@@ -94,7 +94,7 @@ def choices_of(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str,
     }
 
 
-def _prefixes(paths: Sequence[Path]) -> list[str]:
+def prefixes(paths: Sequence[Path]) -> list[str]:
     """What tells the runs of several paths apart: the last part, or all of the path where that is not enough."""
     if len(paths) == 1:
         return [""]
