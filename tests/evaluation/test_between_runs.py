@@ -99,3 +99,13 @@ def test_slices_that_only_one_run_declared_are_left_out() -> None:
     del other.evaluation["slices"]["domain=2"]  # type: ignore[attr-defined]
     compared = side_by_side([one, other])
     assert set(compared["runs"][0]["slices"]) == set(compared["pairs"][0]["slices"]) == {"domain=0", "domain=1"}
+
+
+def test_correlations_are_not_paired_as_if_they_were_means() -> None:
+    runs = [run(name, texts(seed), "ndcg_at_10") for seed, name in enumerate("ab")]
+    for each in runs:
+        each.evaluation["metric"] = "spearman"  # type: ignore[index]
+        student = each.evaluation["models"]["student"]
+        for group in (student["overall"], *student["slices"].values()):
+            group["spearman"] = 0.5
+    assert side_by_side(runs)["pairs"] == []

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -20,6 +20,7 @@ from potstill.evaluation.statistics import holm
 from potstill.evaluation.texts import RETRIEVAL, TextScores
 
 SCHEMA_VERSION = 1
+UNPAIRED = "spearman"  # is of scores that are not on record by item
 RIGHT = 0  # the class that stands for the gold one, where only right and wrong are on record
 
 
@@ -30,7 +31,7 @@ class Evaluated:
     name: str
     place: str
     evaluation: Mapping[str, Any]
-    items: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    items: Sequence[Mapping[str, Any]]
 
     @property
     def model(self) -> str:
@@ -41,12 +42,12 @@ def side_by_side(runs: Sequence[Evaluated], alpha: float = 0.05) -> dict[str, An
     """runs: two or more on the same test set (`sweeps.evaluated` sees to that), with the slices that all of them have.
 
     Returns JSON types. `pairs`: of every two runs the first's student minus the second's, on the same items;
-    `p_holm` is adjusted over the pairs, that of a slice over the slices of its pair. Without items no pair is tested.
+    `p_holm` is adjusted over the pairs, that of a slice over the slices of its pair.
     """
     first = runs[0].evaluation
     metric = first["metric"]
     shared = [name for name in first["slices"] if all(name in run.evaluation["slices"] for run in runs)]
-    pairs = [_pair(one, other, metric, shared) for one, other in combinations(runs, 2) if one.items and other.items]
+    pairs = [_pair(one, other, metric, shared) for one, other in combinations(runs, 2)] if metric != UNPAIRED else []
     tested = [pair for pair in pairs if pair["p_value"] is not None]
     for pair, p_value in zip(tested, holm([pair["p_value"] for pair in tested]), strict=True):
         pair["p_holm"] = p_value
@@ -107,7 +108,7 @@ def _mask(run: Evaluated, name: str) -> NDArray[np.bool_]:
 def scores_of(items: Sequence[Mapping[str, Any]], model: str, metric: str) -> Compared:
     """What a difference needs of a model: its rows, right or wrong and with their share of the item's nats.
 
-    A tokens' own nats are not on record, and no sum over items depends on them.
+    The nats of a single token are not on record, and no sum over items depends on them.
     """
     told = [item["models"][model] for item in items]
     rows_E = np.array([each["rows"] for each in told], dtype=np.int64)

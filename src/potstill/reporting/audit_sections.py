@@ -8,7 +8,7 @@ from typing import Any
 from potstill.reporting.line_plots import Frame, Line, Point, line_plot
 from potstill.reporting.markup import axis_over
 from potstill.reporting.reading import FIRST, Evaluation, tick_text
-from potstill.reporting.sections import Chart, Column, Section, Table, interval_text, metric_text, number
+from potstill.reporting.sections import Chart, Column, Section, Table, interval_text, metric_text, number, p_text
 
 MAX_ROWS = 30
 DISTANCE = "distance to the nearest training item"
@@ -76,7 +76,13 @@ def teacher_section(evaluation: Evaluation) -> Section | None:
     ]
     keys = ("slice", "rate", "interval", "n", "p_value_holm")
     rows = [[each[key] for key in keys] for each in found["slices"][:MAX_ROWS]]
-    tables = [Table("The teacher's errors on gold, by slice", [Column("slice"), *RATE, number("p, Holm")], rows)]
+    tables = [
+        Table(
+            "The teacher's errors on gold, by slice",
+            [Column("slice"), *RATE, Column("p, Holm", p_text, "number")],
+            rows,
+        )
+    ]
     return Section("teacher", "Teacher quality", words, [*tables, *_conflicts(found), *_review(found)], is_private=True)
 
 
@@ -91,7 +97,7 @@ def found_section(evaluation: Evaluation) -> Section | None:
     ]
     keys = ("name", "error_rate", "interval", "n", "p_holm")
     rows = [[each[key] for key in keys] for each in found["slices"]]
-    columns = [Column("slice"), *RATE, number("p, Holm")]
+    columns = [Column("slice"), *RATE, Column("p, Holm", p_text, "number")]
     return Section("found", "Found slices", words, [Table("Found slices, clearest first", columns, rows)])
 
 

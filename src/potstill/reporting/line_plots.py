@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from potstill.reporting.markup import Axis, element
-from potstill.reporting.row_plots import legend, shape
+from potstill.reporting.row_plots import SHAPES, legend, shape
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 420, 330, 52, 46, 12, 14  # user units; the drawing shrinks on a phone
 
@@ -55,15 +55,16 @@ def line_plot(lines: Sequence[Line], frame: Frame, description: str) -> Markup:
 
 
 def _line(number: int, line: Line, frame: Frame) -> Markup:
+    kind = f"series-{number % len(SHAPES)}"
     places = [frame.at(point.x, point.y) for point in line.points]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
     bars = [
-        _segment(frame, (point.x, point.low), (point.x, point.high), f"interval series-{number}")
+        _segment(frame, (point.x, point.low), (point.x, point.high), f"interval {kind}")
         for point in line.points
         if point.low is not None and point.high is not None
     ]
     marks = [shape(number, x, y) for x, y in places]
-    return Markup("").join([element("polyline", points=path, class_=f"curve series-{number}"), *bars, *marks])
+    return Markup("").join([element("polyline", points=path, class_=f"curve {kind}"), *bars, *marks])
 
 
 def _axes(frame: Frame) -> Markup:

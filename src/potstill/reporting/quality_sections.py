@@ -24,7 +24,7 @@ from potstill.reporting.reading import (
     value_text,
 )
 from potstill.reporting.row_plots import Mark, Row, bar_plot, dot_plot
-from potstill.reporting.sections import Chart, Column, Section, Table, interval_text, metric_text, number
+from potstill.reporting.sections import Chart, Column, Section, Table, interval_text, metric_text, number, p_text
 
 MAX_PLOTTED = 40  # slices; the table has all
 AGAINST = {
@@ -192,7 +192,7 @@ def _differences(evaluation: Evaluation) -> Iterator[Table]:
     columns = [Column("difference"), Column(f"in {metric_name(metric)}{unit and f',{unit}'}", signed, "number")]
     columns += [
         Column("95 % interval", lambda pair: " to ".join(map(signed, pair)), "number"),
-        number("McNemar's p"),
+        Column("McNemar's p", p_text, "number"),
         number("n"),
     ]
     rows = [

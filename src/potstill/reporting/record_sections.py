@@ -15,7 +15,7 @@ KINDS = {
     "both_wrong_apart": "Both wrong, with different answers",
     "only_model_right": "The student right, the teacher wrong",
 }
-COSTS = {"parameters": "parameters", "model_bytes": "size", "flops": "FLOPs of one example"}
+SIZES = {"parameters": "parameters", "model_bytes": "size", "flops": "FLOPs of one example"}
 TIMES = {
     "latency_ms_p50": "latency p50, batch 1",
     "latency_ms_p95": "latency p95, batch 1",
@@ -99,7 +99,7 @@ def rerun_section(evaluation: Evaluation) -> Section:
 def _cost_rows(evaluation: Evaluation, models: list[str]) -> Iterator[list[Any]]:
     sizes = {name: evaluation["models"][name].get("size") or {} for name in models}
     times = {name: (evaluation["measured"].get("models") or {}).get(name) or {} for name in models}
-    for told, labels in ((sizes, COSTS), (times, TIMES)):
+    for told, labels in ((sizes, SIZES), (times, TIMES)):
         for key, label in labels.items():
             if any(each.get(key) is not None for each in told.values()):
                 write = metric_text("model_bytes" if key == "peak_bytes" else key)

@@ -53,6 +53,11 @@ class Column:
     kind: str = "text"
 
 
+def p_text(value: float | None) -> str:
+    """Nobody needs to tell 1e-9 from 1e-300, and the smallest of them underflow to 0."""
+    return MISSING if value is None else "< 0.0001" if value < 1e-4 else f"{value:.2g}"
+
+
 def number(name: str, metric: str | None = None) -> Column:
     """A column of counts, or of values of `metric`."""
     return Column(name, metric_text(metric) if metric else plain, "number")

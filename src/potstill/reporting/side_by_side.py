@@ -14,14 +14,15 @@ from rich.text import Text
 from potstill.reporting.format import MISSING, difference_unit, format_difference, format_value
 from potstill.reporting.markup import axis_over
 from potstill.reporting.reading import is_share, metric_name, slice_labels, tick_text
+from potstill.reporting.record_sections import SIZES, TIMES
 from potstill.reporting.report import render
 from potstill.reporting.row_plots import Mark, Row, dot_plot
-from potstill.reporting.sections import Column, Section, Table, interval_text, metric_text, number
+from potstill.reporting.sections import Column, Section, Table, interval_text, metric_text, number, p_text
 from potstill.reporting.verdict_sections import VERDICTS
 
 MAX_PLOTTED = 40
+COSTS = {**SIZES, **TIMES}
 HOLDS_UP = {True: "holds up", False: "not told apart"}
-COSTS = ("parameters", "model_bytes", "latency_ms_p50", "latency_ms_p95")
 
 
 def print_side_by_side(comparison: Mapping[str, Any], console: Console | None = None) -> None:
@@ -83,7 +84,7 @@ def _run_table(comparison: Mapping[str, Any], brief: bool = False) -> Table:
 
 def _cost_table(comparison: Mapping[str, Any]) -> Table:
     runs = comparison["runs"]
-    rows = [[cost.replace("_", " "), *(format_value(cost, run["cost"].get(cost)) for run in runs)] for cost in COSTS]
+    rows = [[label, *(format_value(key, run["cost"].get(key)) for run in runs)] for key, label in COSTS.items()]
     return Table("Cost", [Column("cost"), *(number(run["name"]) for run in runs)], rows)
 
 
@@ -109,7 +110,7 @@ def _difference_columns(metric: str) -> list[Column]:
     interval = Column(
         "95 % interval", lambda pair: MISSING if None in pair else " to ".join(map(signed, pair)), "number"
     )
-    return [Column(name, signed, "number"), interval, number("p, Holm")]
+    return [Column(name, signed, "number"), interval, Column("p, Holm", p_text, "number")]
 
 
 def _slice_tables(comparison: Mapping[str, Any]) -> list[Table]:

@@ -8,9 +8,10 @@ from typing import Any
 
 from potstill.reporting.line_plots import Frame, Line, Point, line_plot
 from potstill.reporting.markup import Axis
-from potstill.reporting.reading import Evaluation, drawn_models, groups, models_in_order, shown, tick_text
+from potstill.reporting.reading import Evaluation, drawn_models, groups, shown, tick_text
 from potstill.reporting.sections import Chart, Column, Section, Table, interval_text, number
 
+MAX_SHOWN = 12  # confusions; more are folded away
 STEADY = 20  # rows in a bin: the share of fewer only jumps about
 
 
@@ -78,7 +79,7 @@ def calibration_section(evaluation: Evaluation) -> Section | None:
     ]
     words = [
         "On the dashed line confidence is honest: of the answers given with 80 %, 80 % are right. "
-        "Below it, a model is too sure."
+        "Below it a model is too sure, above it too modest."
     ]
     plots = [line_plot(lines, frame, "Reliability of " + ", ".join(line.name for line in lines))] if lines else []
     tables = [Table("Calibration", columns, rows), *_selective(told)]
@@ -97,7 +98,7 @@ def confusion_section(evaluation: Evaluation) -> Section | None:
     found = evaluation.get("confusions")
     if not found:
         return None
-    models = [name for name in models_in_order(evaluation) if name in found[0]]
+    models = [name for name in drawn_models(evaluation) if name in found[0]]
     pair = models[:2] if {"teacher", "student"} <= set(models) else None
     columns = [Column("gold"), Column("taken for"), *(number(name) for name in models)]
     rows = [[each["gold"], each["predicted"], *(each[name] for name in models)] for each in found]
@@ -105,7 +106,9 @@ def confusion_section(evaluation: Evaluation) -> Section | None:
         columns.append(Column("student - teacher", lambda value: f"{value:+d}", "number"))
         rows = [[*row, each["student"] - each["teacher"]] for row, each in zip(rows, found, strict=True)]
     words = ["How often a gold label was taken for another: the pairs on which the models differ most."]
-    return Section("confusions", "Confusions that change", words, [Table("Confusions, items", columns, rows)])
+    tables = [Table("Confusions, items", columns, rows[:MAX_SHOWN])]
+    tables += [Table("More confusions, items", columns, rows[MAX_SHOWN:], is_folded=True)] if rows[MAX_SHOWN:] else []
+    return Section("confusions", "Confusions that change", words, tables)
 
 
 def _of(total: int, count: int) -> str:

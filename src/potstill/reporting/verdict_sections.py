@@ -15,7 +15,7 @@ from potstill.reporting.reading import (
     shown,
     value_text,
 )
-from potstill.reporting.sections import Column, Section, Table, between, interval_text, metric_text, number
+from potstill.reporting.sections import Column, Section, Table, between, interval_text, metric_text, number, p_text
 
 VERDICTS = {
     "SHIP": ("good", "Ship", "Every gate of the bar passes."),
@@ -160,7 +160,7 @@ def _details(evaluation: Evaluation) -> Iterator[Table]:
         if gate["details"]:
             write = _writer(gate, evaluation["metric"])
             columns = [Column("slice"), Column("outcome", kind="status"), Column("value", write, "number")]
-            columns += [number("95 % interval"), number("n"), number("p, Holm")]
+            columns += [number("95 % interval"), number("n"), Column("p, Holm", p_text, "number")]
             rows = [
                 [
                     *(row[key] for key in ("slice", "outcome", "value")),
