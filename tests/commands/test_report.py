@@ -22,7 +22,7 @@ def test_page_and_bill_lie_beside_the_evaluation_and_the_card_beside_the_student
     assert "Do not ship" in page.read_text()
     bill = json.loads((tmp_path / "output" / "ml-bom.json").read_text())
     assert bill["metadata"]["component"]["name"] == "clinc150-0"
-    assert ModelCard.load(student / "README.md").data.model_name == "clinc150-0"
+    assert ModelCard.load(student / "README.md").data.to_dict()["model-index"][0]["name"] == "clinc150-0"
     assert content_hash(student) == before, "a card that is written would make a recipe evaluate again"
     (student / "model.safetensors").write_bytes(b"other weights")
     assert content_hash(student) != before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from huggingface_hub import ModelCard
 
 from potstill.reporting.markdown import escaped
@@ -12,14 +14,14 @@ from .evaluated import evaluated
 
 def test_the_hub_reads_back_what_was_measured() -> None:
     evaluation = evaluated()
-    card = ModelCard(model_card(evaluation, "clinc150-student", "apache-2.0"))
-    assert card.data.pipeline_tag == "text-classification"
-    assert card.data.license == "apache-2.0"
-    results = {(each.dataset_config, each.metric_type): each.metric_value for each in card.data.eval_results or []}
+    data: Any = ModelCard(model_card(evaluation, "clinc150-student", "apache-2.0")).data
+    assert data.pipeline_tag == "text-classification"
+    assert data.license == "apache-2.0"
+    results = {(each.dataset_config, each.metric_type): each.metric_value for each in data.eval_results}
     student = evaluation["models"]["student"]
     assert results[None, "accuracy"] == student["overall"]["accuracy"]
     assert results["domain=home", "accuracy"] == student["slices"]["domain=home"]["accuracy"]
-    assert {each.dataset_name for each in card.data.eval_results or []} == {"clinc150"}
+    assert {each.dataset_name for each in data.eval_results} == {"clinc150"}
 
 
 def test_verdict_and_gates_come_first_and_the_commands_last() -> None:

@@ -4,6 +4,9 @@ The library writes components and dependencies. It has no class for CycloneDX' m
 wrote; the whole is held against the schema by the tests.
 """
 
+# pyright: reportCallIssue=false, reportAttributeAccessIssue=false, reportArgumentType=false
+# The library's decorators hide its classes from type checkers.
+
 from __future__ import annotations
 
 import hashlib

@@ -39,7 +39,7 @@ def example_section(evaluation: Evaluation) -> Section | None:
     keys = ("text", "gold", "teacher", "student", "student_confidence")
     tables = [
         Table(
-            KINDS.get(kind, kind.replace("_", " ")),
+            KINDS[kind] if kind in KINDS else kind.replace("_", " "),
             columns,
             [[row.get(key) for key in keys] for row in rows],
             is_stacked=True,
