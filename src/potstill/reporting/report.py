@@ -76,10 +76,11 @@ def render(
 
 
 def title(evaluation: Evaluation) -> str:
-    """After the run that the student comes from."""
+    """After the experiment and the directory of the run that the student comes from."""
     run = evaluation["provenance"]["runs"].get(shown(evaluation)) or {}
-    name = Path(run["path"]).name if run.get("path") else evaluation["task"].replace("_", " ")
-    return f"Evaluation of {name}"
+    if not run.get("path"):
+        return f"Evaluation of {evaluation['task'].replace('_', ' ')}"
+    return f"Evaluation of {run.get('experiment') or 'a run'}: {'/'.join(Path(run['path']).parts[-2:])}"
 
 
 def about(evaluation: Evaluation) -> str:
