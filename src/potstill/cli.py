@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -80,7 +81,7 @@ def _dispatch(given: list[str]) -> int:
         print(help_text(command))
         return DONE
     if command == "run":
-        overrides = [f"debug_preset{text[5:]}" if text.startswith("debug=") else text for text in overrides]
+        overrides = [re.sub("^(debug|bar)=", r"\1_preset=", text) for text in overrides]
     if command == "compare":
         overrides = _with_paths(overrides)
     if command == "sweep":
@@ -145,7 +146,7 @@ def _launch(command: str, overrides: list[str]) -> int:
     _hydra(job.command, job.run, overrides, lambda: job.num_started > 0)
     if job.error:
         raise job.error  # without what Hydra would say to it
-    return DONE
+    return job.code
 
 
 def _sweep(command: str, given: list[str], earlier: SweepRecord | None = None) -> int:
@@ -201,11 +202,13 @@ class _Job:
         self.command = command
         self.num_started = 0
         self.error: Exception | None = None
+        self.code = DONE
 
     def run(self, config: DictConfig) -> None:
         self.num_started += 1
         try:
-            importlib.import_module(f"potstill.commands.{self.command}").main(config)
+            returned = importlib.import_module(f"potstill.commands.{self.command}").main(config)
+            self.code = returned if isinstance(returned, int) else DONE  # of a verdict
         except Exception as error:
             self.error = error
             if isinstance(error, UserError):
@@ -244,7 +247,8 @@ def help_text(command: str | None = None) -> str:
     lines += ["", "groups and their options (group=option; loss/term takes a list: 'loss/term=[ce,kd]'):"]
     lines += [f"  {group:<12}{', '.join(options)}" for group, options in groups().items()]
     lines += ["", "flags:", *(f"  {flag:<26}{text}" for flag, text in FLAGS.items())]
-    lines += ["", "Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted."]
+    lines += ["", "Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted; of a verdict 0 SHIP, 3 DO_NOT_SHIP,"]
+    lines += ["4 NOT_ENOUGH_EVIDENCE."]
     return "\n".join(lines)
 
 

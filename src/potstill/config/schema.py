@@ -10,6 +10,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from potstill.evaluation.bar import BarConfig
+
 
 @dataclass
 class RunConfig:
@@ -170,6 +172,12 @@ class EvaluateConfig:
     run: str = MISSING  # directory of a training run, or of a recipe's run
     baseline: str | None = None  # directory of the run trained without the teacher; a recipe's run knows its own
     output: str = MISSING  # where evaluation.json is written
+    bar: BarConfig = field(default_factory=BarConfig)
+    quantised: bool = False  # the student in 8 bits as one more column
+    models: dict[str, str] = field(default_factory=dict)  # further columns: name -> hub name, directory or run
+    seeds: list[str] = field(default_factory=list)  # runs, evaluated before, that differ in their seed alone
+    ledger: str = "evaluations.jsonl"  # where every opening of a test set is written down
+    mixes: list[Any] = field(default_factory=list)  # speed is measured under: [examples a request, requests under way]
     logger: dict[str, Any] | None = None
 
 
@@ -219,5 +227,6 @@ class RecipeCommandConfig:
     seed: int = 0
     recipe: RecipeConfig = field(default_factory=RecipeConfig)
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
+    bar_preset: str | None = None  # an option of the group bar, for the stages that evaluate; null: the recipe's own
     logger: dict[str, Any] | None = None
     debug_preset: str | None = None  # an option of the group debug; by that name Hydra would apply it to the recipe
