@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "evaluation/slices.py": ARITHMETIC,
     "audit/*.py": (
         *("numpy", "scipy", "sklearn", "datasketch", "sliceline", "cleanlab"),
-        *("potstill.audit", "potstill.data.content", "potstill.errors"),
+        *("potstill.audit", "potstill.data.content", "potstill.errors", "potstill.evaluation.statistics"),
     ),
     "signals/protocol.py": ("torch", "potstill.data.batch"),
     "data/batch.py": ("torch",),

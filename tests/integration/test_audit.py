@@ -63,6 +63,7 @@ def test_a_domain_without_training_data_is_named_first(potstill, splits, tmp_pat
     assert "domain=travel empty 0 0.0 % 200 33.3 % 400" in " ".join(outcome.out.split())
 
 
+@pytest.mark.slow
 def test_200_test_items_in_train_are_named_and_the_repair_takes_them_from_train(potstill, splits, tmp_path):
     planted = sorted(np.random.default_rng(0).choice(600, 200, replace=False).tolist())
     splits["train"] += [splits["test"][number] for number in planted]
@@ -111,6 +112,7 @@ def test_a_production_sample_takes_the_place_of_the_test_split(potstill, splits,
     assert audit()["coverage"]["empty"] == ["domain=garden"]
 
 
+@pytest.mark.slow
 def test_thresholds_decide_what_is_found(potstill, splits, tmp_path):
     other = splits["test"][0]["text"]
     splits["train"].append({**splits["test"][0], "text": f"{other[:20]}xxxxx xxxxx{other[31:]}"})
@@ -144,8 +146,9 @@ def test_bad_input_is_refused_before_anything_is_read(potstill, splits, tmp_path
     assert not Path("seen").exists()
 
 
-@pytest.mark.slow
-def test_a_runs_models_are_told_apart_on_clean_and_dirty_items(potstill, saved, splits, tmp_path):
+@pytest.fixture
+def trained(potstill, saved, splits, tmp_path) -> tuple[list[str], str]:
+    """A run in `run` whose training set holds 60 of the 600 test items; the files, and the teacher."""
     splits["train"] += splits["test"][:60]
     files = write(tmp_path, **splits)
     teacher = saved(labels=sorted(INTENTS), words=list(INTENTS))
@@ -153,6 +156,32 @@ def test_a_runs_models_are_told_apart_on_clean_and_dirty_items(potstill, saved, 
     taught = ["loss=kd", "teacher=pretrained", f"teacher.path={teacher}", "student=bert_tiny", *small]
     few = ["optim.max_epochs=1", "logger=none", "run.dir=run"]
     assert potstill("train", *AUDIT[1:-1], *files, *taught, *few).code == 0
+    return files, teacher
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("trained")
+def test_an_evaluation_holds_the_audit_and_its_gate_can_say_no(potstill):
+    gate = ["bar=default", "bar.contamination=0.05"]
+    assert potstill("evaluate", "run=run", "logger=none", "mixes=[[1,1]]", *gate).code == 3
+    evaluation = json.loads(Path("run/evaluation.json").read_text())
+    [gate] = [gate for gate in evaluation["gates"] if gate["name"] == "contamination"]
+    assert (gate["outcome"], gate["value"], gate["n"]) == ("fail", pytest.approx(0.1), 600)
+    assert sorted(item["item"] for item in evaluation["contamination"]["items"]) == list(range(60))
+    assert evaluation["contamination"]["models"]["student"]["clean"]["n"] == 540
+    teacher = evaluation["models"]["teacher"]["overall"]["accuracy"]
+    assert evaluation["teacher_quality"]["overall"]["value"] == pytest.approx(1 - teacher)
+    assert evaluation["teacher_quality"]["num_review"] == round(600 * (1 - teacher))
+    assert sum(each["n"] for each in evaluation["coverage"]["distance"]["errors"]["student"]["bins"]) == 600
+    only_teacher = evaluation["models"]["student"]["overall"]["against_teacher"]["errors"]["only_teacher_right"]
+    found = evaluation["found_slices"]
+    assert found["n_found_on"] + found["n_tested_on"] == 600
+    assert found["error_rate"] * found["n_tested_on"] <= only_teacher
+
+
+@pytest.mark.slow
+def test_a_runs_models_are_told_apart_on_clean_and_dirty_items(potstill, trained, splits, tmp_path):
+    files, teacher = trained
     outcome = potstill("audit", "run=run", "output=seen", f"encoder={teacher}", "logger=wandb", "logger.mode=offline")
     assert outcome.code == 0, outcome.err
     [_] = Path("seen/wandb").glob("offline-run-*/*.wandb")

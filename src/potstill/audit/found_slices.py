@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sliceline.slicefinder import Slicefinder
 
-from potstill.audit.rates import CONFIDENCE, holm, p_value_higher, rate
+from potstill.audit.rates import p_value_higher, rate
 from potstill.data.content import unit_interval
+from potstill.evaluation.statistics import CONFIDENCE, holm
 
 SIZE_WEIGHT = 0.95  # of a slice's mean error against its size; as in the paper's experiments
 MIN_SHARE = 0.01  # of the half it is found on, and no fewer than
@@ -48,6 +49,7 @@ def found_slices(
     candidates = _search(values_EF[searched_E], failed_E[searched_E], list(columns))
     chosen = _distinct(candidates, values_EF[searched_E], list(columns))[:num_slices]
     tested = [_tested(conditions, values_EF, failed_E, searched_E, list(columns)) for conditions in chosen]
+    tested = [each for each in tested if each["n"]]
     corrected = holm([each["p_value"] for each in tested])
     for each, p_value in zip(tested, corrected, strict=True):
         each |= {"p_holm": p_value, "holds_up": p_value < 1 - CONFIDENCE}

@@ -1,17 +1,16 @@
 """Rates of an event: their intervals, and whether a slice's is higher than the rest's."""
 
-# N items, S slices
+# N items
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-CONFIDENCE = 0.95
+from potstill.evaluation.statistics import CONFIDENCE
 
 
 def rate(happened_N: NDArray[np.bool_]) -> dict[str, Any]:
@@ -27,12 +26,3 @@ def p_value_higher(happened_N: NDArray[np.bool_], inside_N: NDArray[np.bool_]) -
     """Of the rate inside being no higher than outside (Fisher's exact test); 1 where one is empty."""
     table = [[int(np.sum(happened_N & side)), int(np.sum(~happened_N & side))] for side in (inside_N, ~inside_N)]
     return float(stats.fisher_exact(table, alternative="greater").pvalue)  # type: ignore[attr-defined]
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """`[S]` p-values such that those below a level keep the chance of any false one below it (Holm 1979)."""
-    order_S = np.argsort(p_values, kind="stable")
-    factors_S = len(p_values) - np.arange(len(p_values))
-    corrected_S = np.empty(len(p_values))
-    corrected_S[order_S] = np.minimum(1.0, np.maximum.accumulate(np.asarray(p_values)[order_S] * factors_S))
-    return corrected_S.tolist()

@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 INSTALL = "pip install 'potstill[audit]'"
 CONFIDENT = "cleanlab: confident learning, by the teacher's confidence in the gold label"
 PLAIN = f"the teacher's confidence in the gold label, where it prefers another (for confident learning: {INSTALL})"
+BY_GOLD = "the teacher names another label; by its confidence in the gold label"
 DISAGREEMENT = "the teacher names another label; without its probabilities in no order"
 
 
@@ -25,6 +26,7 @@ def ranked(
     teacher: Sequence[str | None],
     probabilities: ArrayLike | None,
     classes: Sequence[str],
+    confidence_in_gold: ArrayLike | None = None,
 ) -> tuple[list[int], str, dict[int, float]]:
     """Numbers of the rows to look at, how they were chosen, and each row's confidence in its gold label.
 
@@ -33,7 +35,7 @@ def ranked(
     another label. Both by self-confidence, the probability of the gold label, the smallest first.
     """
     if probabilities is None:
-        return [n for n in known if gold[n] != teacher[n]], DISAGREEMENT, {}
+        return _disagreeing(known, gold, teacher, confidence_in_gold)
     if not known:
         return [], PLAIN, {}
     label_N = np.array([classes.index(gold[n] or "") for n in known])
@@ -44,6 +46,19 @@ def ranked(
     order = [place for place in np.argsort(confidence_N, kind="stable") if is_doubtful_N[place]]
     confidences = {n: float(value) for n, value in zip(known, confidence_N, strict=True)}
     return [known[place] for place in order], CONFIDENT if confident else PLAIN, confidences
+
+
+def _disagreeing(
+    known: Sequence[int],
+    gold: Sequence[str | None],
+    teacher: Sequence[str | None],
+    confidence_in_gold: ArrayLike | None,
+) -> tuple[list[int], str, dict[int, float]]:
+    found = [n for n in known if gold[n] != teacher[n]]
+    if confidence_in_gold is None:
+        return found, DISAGREEMENT, {}
+    confidences = {n: float(np.asarray(confidence_in_gold)[n]) for n in known}
+    return sorted(found, key=lambda n: confidences[n]), BY_GOLD, confidences
 
 
 def _label_issues(label_N: NDArray[np.int64], probability_NC: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from potstill.audit.rates import CONFIDENCE, holm, p_value_higher, rate
+from potstill.audit.rates import p_value_higher, rate
 from potstill.audit.review import ranked
 from potstill.audit.texts import normalise
+from potstill.evaluation.statistics import CONFIDENCE, holm
 
 MAX_REVIEW = 500
 
@@ -26,13 +27,14 @@ def teacher_quality(
     *,
     probabilities: ArrayLike | None = None,
     classes: Sequence[str] = (),
+    confidence_in_gold: ArrayLike | None = None,
     max_review: int = MAX_REVIEW,
 ) -> dict[str, Any]:
     """Where the teacher disagrees with gold, and which of the two to look at.
 
     gold, teacher: labels by name; None where there is none, and such items are left out. slices: per column one value
-    an item. probabilities: the teacher's, `[N, C]`, in the order of `classes`; without them rows are ranked by nothing
-    but their disagreement.
+    an item. probabilities: the teacher's, `[N, C]`, in the order of `classes`; or of them what it gives
+    to the gold label, `confidence_in_gold`, `[N]`. Without either, rows are in no order.
     Returns JSON types. `slices`, the worst first: the error rate inside, and how likely it is by chance (Fisher's exact
     test against the items outside, one-sided, Holm's correction over all slices). `named`: the slices that are worse
     beyond chance. `conflicts`: texts, the same after normalisation, under different gold labels. `review`: rows, the
@@ -41,7 +43,7 @@ def teacher_quality(
     known = [n for n, pair in enumerate(zip(gold, teacher, strict=True)) if None not in pair]
     wrong_N = np.array([gold[n] != teacher[n] for n in known], dtype=bool)
     by_slice = _slices(wrong_N, {name: [values[n] for n in known] for name, values in slices.items()})
-    order, method, doubts = ranked(known, gold, teacher, probabilities, classes)
+    order, method, doubts = ranked(known, gold, teacher, probabilities, classes, confidence_in_gold)
     return {
         "overall": rate(wrong_N),
         "slices": by_slice,

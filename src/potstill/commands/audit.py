@@ -9,11 +9,14 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from potstill.audit.features import first_words
-from potstill.audit.found_slices import found_slices
-from potstill.audit.texts import normalise
 from potstill.commands.audit_data import Part, parts_of, read_production, read_tables
-from potstill.commands.audit_looks import Right, look_at_contamination, look_at_coverage, look_at_teacher, right_of
+from potstill.commands.audit_looks import (
+    look_at_contamination,
+    look_at_coverage,
+    look_at_found_slices,
+    look_at_teacher,
+    right_of,
+)
 from potstill.commands.audit_models import predictions, run_under_audit
 from potstill.config.build import build
 from potstill.config.compose import typed
@@ -75,16 +78,18 @@ def audit_of(options: AuditConfig) -> dict[str, Any]:
     told = parts_of(tables, [options.teacher_label], names) if options.teacher_label else {}
     right = right_of(said, parts["test"], names)
     trained_on = _trained_on(data, run.config.data) if run else {}
-    sample = read_production(options.production, data) if options.production else parts["test"]
+    sample, known = (read_production(options.production, data), {}) if options.production else (parts["test"], right)
     return {
         "schema_version": SCHEMA_VERSION,
         "task": data.task,
         "run": options.run,
         "splits": {split: len(part.texts) for split, part in (parts | trained_on).items()},
-        "contamination": look_at_contamination(parts, trained_on, right, options),
-        "coverage": look_at_coverage((trained_on or {"transfer": parts["train"]})["transfer"], sample, right, options),
+        "contamination": look_at_contamination(
+            {**parts, **trained_on}, right, threshold=options.jaccard, ngram=options.ngram
+        ),
+        "coverage": look_at_coverage(trained_on.get("transfer", parts["train"]), sample, known, options.encoder),
         "teacher_quality": look_at_teacher(parts, said, told, names),
-        "found_slices": _found(right, parts["test"]),
+        "found_slices": look_at_found_slices(right, parts["test"]),
     }
 
 
@@ -94,14 +99,6 @@ def _trained_on(data: DataConfig, own: DataConfig) -> dict[str, Part]:
         return {}
     tables, names = read_tables(own)
     return {"transfer": parts_of({"train": tables["train"]}, own.slices, names)["train"]}
-
-
-def _found(right: Right, test: Part) -> dict[str, Any] | None:
-    if not {"teacher", "student"} <= right.keys():
-        return None
-    columns = {**test.columns(test), "first word": first_words([normalise(text) for text in test.texts.prompt])}
-    failed = (right["teacher"] == 1) & (right["student"] == 0)
-    return found_slices(columns, failed, [normalise(text) for text in test.texts.prompt])
 
 
 def _log(tables: dict[str, list[dict[str, Any]]], output: Path, logger: dict[str, Any] | None) -> None:

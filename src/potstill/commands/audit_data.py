@@ -1,5 +1,7 @@
 """What an audit reads: every split as texts, labels and columns, without a model and without a tokenizer."""
 
+# E examples, C classes
+
 from __future__ import annotations
 
 import logging
@@ -7,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from datasets import Dataset
+from numpy.typing import NDArray
 
 from potstill.audit.features import length_buckets
 from potstill.audit.texts import Texts
@@ -21,6 +25,9 @@ from potstill.data.quiet import quiet
 from potstill.data.sources import files
 from potstill.data.texts import texts_of
 
+Said = dict[str, dict[str, NDArray]]  # of each model, by split: probabilities in the order of the labels, `[E, C]`
+Right = dict[str, NDArray[np.float64]]  # of each model, for each test item: 1, or 0, or `nan` where nobody can say
+
 log = logging.getLogger(__name__)
 
 
@@ -31,11 +38,13 @@ class Part:
     texts: Texts
     labels: list[str | None]
     slices: dict[str, list[str]]
+    is_text: bool = True
 
     def columns(self, like: Part) -> dict[str, list[str]]:
-        """The slices, the label where every example has one, and length buckets as `like` has them."""
+        """The slices, the label where every example has one, and of texts length buckets as `like` has them."""
         labels = {} if None in self.labels else {"label": [str(label) for label in self.labels]}
-        return {**self.slices, **labels, "length": length_buckets(self.texts.prompt, like.texts.prompt)}
+        lengths = {"length": length_buckets(self.texts.prompt, like.texts.prompt)} if self.is_text else {}
+        return {**self.slices, **labels, **lengths}
 
 
 def read_tables(config: DataConfig) -> tuple[dict[str, Dataset], list[str] | None]:
@@ -64,4 +73,5 @@ def read_production(path: str, config: DataConfig) -> Part:
 
 def _part(table: Dataset, slices: Sequence[str], names: list[str] | None) -> Part:
     labels = [None if names is None or label == IGNORE else names[label] for label in table["label"][:]]
-    return Part(texts_of(table), labels, {name: table[slice_column(name)][:] for name in slices})
+    values = {name: table[slice_column(name)][:] for name in slices}
+    return Part(texts_of(table), labels, values, is_text="image" not in table.column_names)

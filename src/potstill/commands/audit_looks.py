@@ -8,19 +8,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from potstill.audit.contamination import contamination
+from potstill.audit.contamination import NEAR, contamination
 from potstill.audit.coverage import coverage
 from potstill.audit.distance import distance_to_nearest, tfidf_vectors
+from potstill.audit.features import first_words
+from potstill.audit.found_slices import found_slices
 from potstill.audit.teacher_quality import conflicts, teacher_quality
-from potstill.commands.audit_data import Part
-from potstill.commands.audit_models import Said
-from potstill.config.schema import AuditConfig
+from potstill.audit.texts import normalise
+from potstill.commands.audit_data import Part, Right, Said
 from potstill.models.embed import embed
 from potstill.reporting.progress import tracked
 
-Right = dict[str, NDArray[np.float64]]
+TFIDF = "TF-IDF of words and pairs of words"
 
 
 def right_of(said: Said, test: Part, names: list[str] | None) -> Right:
@@ -34,26 +34,38 @@ def right_of(said: Said, test: Part, names: list[str] | None) -> Right:
 
 
 def look_at_contamination(
-    parts: Mapping[str, Part], trained_on: Mapping[str, Part], right: Right, options: AuditConfig
+    parts: Mapping[str, Part], right: Right, *, threshold: float = NEAR, ngram: int | None = None
 ) -> dict[str, Any]:
-    others = {split: part.texts for split, part in (dict(parts) | dict(trained_on)).items() if split != "test"}
-    limits = {"threshold": options.jaccard, "ngram": options.ngram}
-    return contamination(parts["test"].texts, others, **limits, right=right, progress=tracked)
+    others = {split: part.texts for split, part in parts.items() if split != "test"}
+    test = parts["test"].texts
+    return contamination(test, others, threshold=threshold, ngram=ngram, right=right, progress=tracked)
 
 
-def look_at_coverage(transfer: Part, sample: Part, right: Right, options: AuditConfig) -> dict[str, Any]:
-    """Errors by distance where the sample is the test set, on which it is known who was right."""
-    texts = transfer.texts.prompt, sample.texts.prompt
-    if options.encoder:
-        vectors = [embed(options.encoder, list(each), key="encoder", progress=tracked) for each in texts]
-        embedding = options.encoder
-    else:
-        vectors, embedding = tfidf_vectors(*texts), "TF-IDF of words and pairs of words"
-    known = right if options.production is None else {}
-    shown = {"texts": sample.texts.prompt, "transfer_texts": transfer.texts.prompt}
-    distance = distance_to_nearest(*vectors, embedding=embedding, right=known, **shown)
+def look_at_coverage(transfer: Part, sample: Part, right: Right, encoder: str | None = None) -> dict[str, Any]:
+    """Images have cells, and no distances."""
+    distance = _distance(transfer, sample, right, encoder) if sample.is_text else None
     columns = transfer.columns(sample), sample.columns(sample)
     return coverage(*columns, crossed=list(sample.slices), distance=distance)
+
+
+def _distance(transfer: Part, sample: Part, right: Right, encoder: str | None) -> dict[str, Any]:
+    texts = transfer.texts.prompt, sample.texts.prompt
+    if encoder:
+        vectors = [embed(encoder, list(each), key="encoder", progress=tracked) for each in texts]
+    else:
+        vectors = tfidf_vectors(*texts)
+    shown = {"texts": sample.texts.prompt, "transfer_texts": transfer.texts.prompt}
+    return distance_to_nearest(*vectors, embedding=encoder or TFIDF, right=right, **shown)
+
+
+def look_at_found_slices(right: Right, test: Part) -> dict[str, Any] | None:
+    """None without a teacher and a student whose answers are right or wrong."""
+    if not {"teacher", "student"} <= right.keys():
+        return None
+    texts = [normalise(text) for text in test.texts.prompt]
+    first = {"first word": first_words(texts)} if test.is_text else {}
+    failed = (right["teacher"] == 1) & (right["student"] == 0)
+    return found_slices({**test.columns(test), **first}, failed, texts)
 
 
 def look_at_teacher(
@@ -69,16 +81,16 @@ def _of_split(split: str, part: Part, said: Said, told: Mapping[str, Part], name
     texts = part.texts.prompt
     if split in told:
         [column] = told[split].slices.values()
-        return teacher_quality(texts, part.labels, [_named(label) for label in column], _slices(part))
+        return teacher_quality(texts, part.labels, [_named(label) for label in column], slices_and_labels(part))
     if "teacher" in said:
         probability_NC = said["teacher"][split]
         labels = [names[number] for number in probability_NC.argmax(1)]
         options = {"probabilities": probability_NC, "classes": names}
-        return teacher_quality(texts, part.labels, labels, _slices(part), **options)
+        return teacher_quality(texts, part.labels, labels, slices_and_labels(part), **options)
     return {"conflicts": conflicts(texts, part.labels)}
 
 
-def _slices(part: Part) -> dict[str, list[str]]:
+def slices_and_labels(part: Part) -> dict[str, list[str]]:
     """The declared slices and the classes."""
     return {**part.slices, "label": [label or "(none)" for label in part.labels]}
 

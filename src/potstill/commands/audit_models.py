@@ -13,6 +13,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from potstill.commands.assemble import assemble_source, check_tokenizers, live_teacher
+from potstill.commands.audit_data import Said
 from potstill.commands.evaluate import find_runs
 from potstill.commands.shared import Source
 from potstill.config.rerun import read_config
@@ -23,9 +24,6 @@ from potstill.models.export import load_exported
 from potstill.models.load import load_teacher
 from potstill.reporting.progress import tracked
 from potstill.signals.live import LiveTeacher
-
-Said = dict[str, dict[str, NDArray]]  # of each model, by split: probabilities in the order of the labels, `[N, C]`
-
 
 CLASSIFIERS = ("text_classification", "image_classification")
 
@@ -44,9 +42,9 @@ class RunUnderAudit:
 
 def run_under_audit(run: Path) -> RunUnderAudit:
     """Raises UserError where there is no such run, or its students are not finished."""
-    student, baseline = find_runs(run, None)
-    config = read_config(student)
-    students = {"student": student} | ({"baseline": baseline} if baseline else {})
+    runs = find_runs(run, None)
+    config = read_config(runs["run"])
+    students = {"student" if key == "run" else key: path for key, path in runs.items()}
     for path in students.values():
         if not (path / "student").is_dir():
             fix = "Let it finish, or give another run's directory."

@@ -65,7 +65,9 @@ def _coverage(found: dict[str, Any]) -> Iterator[str | Table]:
     yield table if weak else title
     if len(weak) > MAX_ROWS:
         yield f"... and {len(weak) - MAX_ROWS} more in cells.csv"
-    yield from _distance(found["distance"])
+    if found["distance"]:
+        yield from _distance(found["distance"])
+    yield ""
 
 
 def _distance(found: dict[str, Any]) -> Iterator[str | Table]:
@@ -74,7 +76,6 @@ def _distance(found: dict[str, Any]) -> Iterator[str | Table]:
     for model, errors in found["errors"].items():
         rates = ", ".join(_share(each["value"]) for each in errors["bins"])
         yield f"{model}: wrong on {rates}, from the nearest fifth to the farthest."
-    yield ""
 
 
 def _teacher(split: str, look: dict[str, Any]) -> Iterator[str | Table]:
