@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from potstill.commands.assemble import Source, check_same, check_tokenizers
 from potstill.commands.several import several
-from potstill.config.schema import EvaluateConfig, ModelConfig, TrainConfig
+from potstill.config.schema import EvaluateConfig, TeacherConfig, TrainConfig
 from potstill.errors import UserError
 from potstill.evaluation.predict import ModelUnderTest
 from potstill.evaluation.prior import majority
@@ -48,7 +48,7 @@ def _other(name: str, path: str, config: TrainConfig, source: Source) -> ModelUn
     if name in RESERVED:
         raise UserError(key, path, "has the name of a column there is anyway.", f"Choose one besides {RESERVED}.")
     place = str(Path(path, "student")) if Path(path, "student").is_dir() else path
-    options = ModelConfig(path=place)
+    options = TeacherConfig(path=place)
     if source.tokenizer is not None:
         check_same(source.tokenizer, options)
     model = load_teacher(options, source.task, tokenizer=source.tokenizer, who=key)

@@ -45,13 +45,13 @@ class EvaluationSet:
     batches: Iterable[Batch]
     fingerprint: str
     slice_values: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    kinds: Mapping[str, tuple[str, Sequence[str]]] = field(default_factory=dict)
     scored_bytes: Sequence[int] | None = None
     split: str = "test"
     items: Sequence[str] = ()
     texts: Sequence[str] = ()
     label_names: Sequence[str] | None = None
     manifest: str | None = None
+    kinds: Mapping[str, tuple[str, Sequence[str]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -169,6 +169,8 @@ def _models(
 ) -> dict[str, dict[str, Any]]:
     everything = np.ones(_num_examples(scores), dtype=bool)
     sample = single_examples(data.batches, 1)
+    if not sample and len(everything):
+        raise ValueError(f"batches, read again, has 0 values for {len(everything)} examples")
     return {
         name: {
             "path": tested.path,

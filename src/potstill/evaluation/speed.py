@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import cycle, islice
+from itertools import chain, cycle, islice
+from queue import SimpleQueue
 from typing import Any
 
 import torch
@@ -59,13 +61,19 @@ def _mix(
     requests = requests or [batches[0].to(device)]  # a test set of fewer examples
     sent = list(islice(cycle(requests), NUM_CALLS))
 
+    replicas: SimpleQueue[ModelUnderTest] = SimpleQueue()
+    for _ in range(concurrency):
+        replicas.put(_replica(tested))
+
     def timed(request: Batch) -> float:
         start = time.perf_counter()
-        with torch.no_grad():  # which is of a thread
-            answer(tested.model, request, task, tested.source).cpu()  # waits for an accelerator
+        replica = replicas.get()
+        with inference(replica.model):  # gradients are switched off per thread
+            answer(replica.model, request, task, replica.source).cpu()  # waits for an accelerator
+        replicas.put(replica)
         return (time.perf_counter() - start) * 1000
 
-    with inference(tested.model), ThreadPoolExecutor(concurrency) as threads:
+    with ThreadPoolExecutor(concurrency) as threads:
         timed(sent[0])
         start = time.perf_counter()
         times_ms = list(threads.map(timed, sent))
@@ -73,3 +81,9 @@ def _mix(
     num_examples = sum(map(len, sent))
     load: dict[str, float | int] = {"batch": len(sent[0]), "concurrency": concurrency}
     return {**load, **percentiles(times_ms), "examples_per_s": num_examples / seconds}
+
+
+def _replica(tested: ModelUnderTest) -> ModelUnderTest:
+    """Modules of its own on the same weights: hooks, by which a forward pass picks its rows, are of one call."""
+    tensors = chain(tested.model.parameters(), tested.model.buffers())
+    return copy.deepcopy(tested, {id(tensor): tensor for tensor in tensors})
