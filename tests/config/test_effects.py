@@ -21,12 +21,14 @@ from potstill.commands.assemble import assemble_models, assemble_objective, asse
 from potstill.commands.check import check_parts
 from potstill.commands.fit import make_trainer
 from potstill.commands.recording import make_loggers
+from potstill.config import schema
 from potstill.config.compose import composed, typed
-from potstill.config.schema import EvaluateConfig, HardwareConfig, RecipeCommandConfig, StageConfig, TrainConfig
+from potstill.config.schema import HardwareConfig, TrainConfig
 from potstill.config.validate import validate
 from potstill.errors import UserError
 from potstill.hardware.strategy import make_strategy
 from tests.config.fields import OF_EVALUATION, fields
+from tests.config.of_audits import OF_AUDITS
 from tests.config.test_embedding_effects import OF_ENCODERS
 
 TESTS = Path(__file__).resolve().parent.parent
@@ -140,19 +142,13 @@ EFFECTS: dict[str, Row] = {
         lambda p: [batch.routes for batch in p.batches],
     ),
     "teacher.remember": (TAUGHT, "teacher.remember=true", lambda p: type(p.models.teacher)),
-    "student.path": (
-        *(PRETRAINED, "student.path={other}"),
-        lambda p: weights(p.models.student),
-    ),
+    "student.path": (PRETRAINED, "student.path={other}", lambda p: weights(p.models.student)),
     "student.config": (TEXT, "student.config.hidden_size=32", lambda p: p.models.student.num_parameters()),
     "student.attn_implementation": (
         *(TEXT, "student.attn_implementation=eager"),
         lambda p: p.models.student.config._attn_implementation,
     ),
-    "student.init": (
-        *(PRETRAINED, "student.init=random"),
-        lambda p: weights(p.models.student),
-    ),
+    "student.init": (PRETRAINED, "student.init=random", lambda p: weights(p.models.student)),
     "student.layers": ([*COPIED, "student.layers=first"], "student.layers=last", lambda p: weights(p.models.student)),
     "student.tokenizer": (TEXT, "student.tokenizer={other_words}", tokens),
     "loss.term": (TAUGHT, "loss=jsd", lambda p: list(p.objective.terms)),
@@ -255,6 +251,7 @@ ELSEWHERE = {
     "hardware.cpu_offload": ("config/test_effects.py", "test_offloading_reaches_the_shards_and_their_process_group"),
     "hardware.num_nodes": ("config/test_effects.py", "test_nodes_are_counted_by_who_started_them"),
     "hardware.accelerator": ("integration/test_wrong_input.py", "test_further_faults_of_a_training"),
+    **OF_AUDITS,
     "evaluate.run": ("integration/test_wrong_input.py", "test_a_baseline_trained_on_another_split_is_not_compared"),
     "evaluate.baseline": (
         "integration/test_wrong_input.py",
@@ -383,7 +380,8 @@ def test_nodes_are_counted_by_who_started_them(monkeypatch):
 def test_every_field_has_a_test():
     known = {*EFFECTS, *ELSEWHERE}
     assert [name for name in fields(TrainConfig) if name not in known] == []
-    others = [(EvaluateConfig, "evaluate."), (RecipeCommandConfig, "recipe."), (StageConfig, "stage.")]
+    others = [(schema.EvaluateConfig, "evaluate."), (schema.RecipeCommandConfig, "recipe.")]
+    others += [(schema.StageConfig, "stage."), (schema.AuditConfig, "audit.")]
     found = {name for kind, prefix in others for name in fields(kind, prefix)}
     assert [name for name in found if name not in known] == []
     assert known <= {*fields(TrainConfig), *found}, "a field that is gone"
