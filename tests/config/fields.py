@@ -19,6 +19,7 @@ def fields(kind: Any, prefix: str = "") -> Iterator[str]:
 
 
 OF_EVALUATION = {
+    "data.keep_near_together": ("data/test_clusters.py", "test_the_option_decides"),
     **dict.fromkeys(
         ["evaluate.models", "evaluate.seeds", "evaluate.mixes", "evaluate.ledger"],
         ("integration/test_verdict.py", "test_an_evaluation_says_no_says_it_again_and_counts_both"),

@@ -112,6 +112,7 @@ class DataConfig:
     label_names: list[str] | None = None  # default: every label that occurs, sorted
     validation_fraction: float = 0.1  # of the training examples, where the source has no validation split
     test_fraction: float = 0.2  # of all examples, where the source has no test split
+    keep_near_together: bool = False  # nearly equal texts on one side of the splits that the source lacks
     drop_copies: str | None = None  # exact | near: training and validation examples that stand in test go; test stays
     labels_per_class: int | None = None  # keep the gold label of only so many training examples a class
     batch_size: int = 64  # the global batch: examples per optimizer step, over all ranks and micro-batches

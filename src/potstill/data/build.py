@@ -7,6 +7,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict
 from transformers import PreTrainedTokenizerBase
 
+from potstill.data.clusters import with_groups
 from potstill.data.columns import check_columns, tidy
 from potstill.data.copies import without_copies
 from potstill.data.embeddings import EmbeddingEncoder
@@ -79,6 +80,8 @@ def prepare(config: Any, source_splits: DatasetDict, label_names: list[str] | No
     """Tidy tables (`columns.tidy`) of train, validation and test, before anything is encoded."""
     check_columns(config, source_splits)
     tables = {str(split): tidy(table, config, str(split), label_names) for split, table in source_splits.items()}
+    if config.keep_near_together and not {"validation", "test"} <= tables.keys():
+        tables = with_groups(tables)
     tables = complete(tables, config.validation_fraction, config.test_fraction)
     if config.drop_copies:
         tables = without_copies(tables, config.drop_copies)
