@@ -28,6 +28,10 @@ MAY_IMPORT = {
     "evaluation/metrics.py": ARITHMETIC,
     "evaluation/statistics.py": ARITHMETIC,
     "evaluation/slices.py": ARITHMETIC,
+    "audit/*.py": (
+        *("numpy", "scipy", "sklearn", "datasketch", "sliceline", "cleanlab"),
+        *("potstill.audit", "potstill.data.content", "potstill.errors", "potstill.evaluation.statistics"),
+    ),
     "signals/protocol.py": ("torch", "potstill.data.batch"),
     "data/batch.py": ("torch",),
     "errors.py": (),

@@ -36,6 +36,7 @@ COMMANDS = {
     "evaluate": "teacher, student and baseline on held-out test data: potstill evaluate run=PATH",
     "run": "a recipe: stages in order, each skipped when its output is already there",
     "compare": "runs of a sweep, ranked, and which differences hold up: potstill compare PATH [PATH ...]",
+    "audit": "the data before a verdict: test items in train, gaps, a teacher's errors: potstill audit data=...",
     "sweep": "many jobs, as of -m: begun from a file, looked at, gone on with: potstill sweep start FILE",
     "inspect": "what a config builds: modules, parameters, groups and their options",
 }
@@ -229,7 +230,7 @@ def _complete(given: list[str]) -> int:
     if len(words) <= 2 and "query" in given[-1]:
         print(" ".join(command for command in COMMANDS if command.startswith(words[-1])))
         return DONE
-    command = words[1] if len(words) > 1 and words[1] in ("evaluate", "run", "compare") else "train"
+    command = words[1] if len(words) > 1 and words[1] in ("evaluate", "run", "compare", "audit") else "train"
     os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
     return _launch(command, given)
 

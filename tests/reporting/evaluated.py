@@ -263,6 +263,7 @@ def contamination(text: str) -> dict[str, Any]:
         "num_dirty": 136,
         "num_exact": 19,
         "num_near": 117,
+        "num_ngram": 0,
         "models": {"student": {"clean": part, "dirty": {"value": 0.9, "interval": [0.85, 0.94], "n": 136}}},
         "items": [item] * 40,
     }
@@ -291,7 +292,7 @@ def coverage(names: list[str]) -> dict[str, Any]:
                     "high": 0.2 * n + 0.2,
                     "n": 720,
                     "count": 72,
-                    "rate": (1 - right) * (1 + n),
+                    "value": (1 - right) * (1 + n),
                     "interval": [(1 - right) * (0.8 + n), min(1.0, (1 - right) * (1.2 + n))],
                 }
                 for n in range(5)
@@ -317,17 +318,17 @@ def teacher_quality(names: list[str], labels: tuple[str, str], text: str) -> dic
             "slice": name,
             "n": 450,
             "count": 27,
-            "rate": 0.06,
+            "value": 0.06,
             "interval": [0.04, 0.09],
             "p_value": 0.5,
-            "p_value_holm": 1.0,
+            "p_holm": 1.0,
             "is_worse": False,
         }
         for name in names
     ]
     review = {"item": 3, "text": text, "gold": labels[0], "teacher": labels[1], "confidence_in_gold": 0.01}
     return {
-        "overall": {"n": 3600, "count": 216, "rate": 0.06, "interval": [0.05, 0.07]},
+        "overall": {"n": 3600, "count": 216, "value": 0.06, "interval": [0.05, 0.07]},
         "slices": rates,
         "named": [names[-2]],
         "conflicts": [{"text": text, "labels": dict.fromkeys(labels, 2), "items": [1, 2]}],

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from potstill.commands.assemble import Source, assemble_source
+from potstill.commands.audit_blocks import audit_blocks
 from potstill.commands.frozen import check_runs, open_test_set, test_set
 from potstill.commands.provenance import provenance
 from potstill.commands.report import PAGE, write_report
@@ -50,7 +52,15 @@ def evaluate_runs(options: EvaluateConfig) -> dict[str, Any]:
     seeds = read_seeds([Path(path) for path in options.seeds], data.manifest)
     models = models_under_test(config, runs, source, options)
     openings = open_test_set(options, config, runs, str(data.manifest))
-    judged = judge(models, data, source.task, options.bar, seeds=seeds, seed=config.seed)
+    judged = judge(
+        models,
+        data,
+        source.task,
+        options.bar,
+        seeds=seeds,
+        seed=config.seed,
+        blocks=partial(audit_blocks, source),
+    )
     evaluation = {
         **judged.report,
         "provenance": provenance(options, config, runs, source),

@@ -23,6 +23,7 @@ SCHEMAS = {
     "evaluate": schema.EvaluateConfig,
     "run": schema.RecipeCommandConfig,
     "compare": schema.CompareConfig,
+    "audit": schema.AuditConfig,
 }
 
 for _command, _schema in SCHEMAS.items():

@@ -112,6 +112,8 @@ class DataConfig:
     label_names: list[str] | None = None  # default: every label that occurs, sorted
     validation_fraction: float = 0.1  # of the training examples, where the source has no validation split
     test_fraction: float = 0.2  # of all examples, where the source has no test split
+    keep_near_together: bool = False  # nearly equal texts on one side of the splits that the source lacks
+    drop_copies: str | None = None  # exact | near: training and validation examples that stand in test go; test stays
     labels_per_class: int | None = None  # keep the gold label of only so many training examples a class
     batch_size: int = 64  # the global batch: examples per optimizer step, over all ranks and micro-batches
     max_length: int = 128  # tokens; longer examples are cut
@@ -188,6 +190,19 @@ class CompareConfig:
     cost: str | None = None  # that quality is held against; default: cost/parameters
     output: str | None = None  # directory of comparison.html and comparison.json; default: the path, where it is one
     html: bool = True
+
+
+@dataclass
+class AuditConfig:
+    data: DataConfig | None = None  # default: that of the run
+    run: str | None = None  # directory of a training run, or of a recipe's run: its models are looked at, too
+    output: str = MISSING  # directory of audit.json and the tables
+    production: str | None = None  # file with the data's columns: what is asked in production; default: the test split
+    teacher_label: str | None = None  # column of the data with what a teacher said of each example
+    encoder: str | None = None  # directory or hub name: distances between its embeddings; default: between TF-IDF
+    jaccard: float = 0.8  # of character 4-grams: from here on two texts are near-duplicates
+    ngram: int | None = None  # words of a shared run; default: by the length of the test's texts
+    logger: dict[str, Any] | None = None
 
 
 @dataclass

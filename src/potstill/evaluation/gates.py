@@ -183,7 +183,7 @@ def _of_the_data(report: dict[str, Any], bar: BarConfig) -> Iterator[dict[str, A
         yield gate("contamination", measure, found, bar.contamination, "at_most", missing=missing)
     if bar.clean and bar.quality is not None:
         side = "at_least" if report["higher_is_better"] else "at_most"
-        found = Found.of(block["models"]["student"]["clean"]) if block else Found()
+        found = Found.of(block["models"]["student"]["clean"]) if block and "student" in block["models"] else Found()
         measure = f"{report['metric']} of the student on items that are not in the training data"
         yield gate("clean", measure, found, bar.quality, side, missing=missing)
 

@@ -24,7 +24,8 @@ def contamination_section(evaluation: Evaluation) -> Section | None:
     share = found["num_dirty"] / found["n"] if found["n"] else 0.0
     words = [
         f"{found['num_dirty']:,} of {found['n']:,} test items ({100 * share:.1f} %) stand in other splits as well: "
-        f"{found['num_exact']:,} are the same after normalisation, {found['num_near']:,} are near-duplicates. "
+        f"{found['num_exact']:,} are the same after normalisation, {found['num_near']:,} are near-duplicates, "
+        f"{found['num_ngram']:,} share long runs of words. "
         "The repair is to drop them from training, never from the test."
     ]
     return Section(
@@ -74,7 +75,7 @@ def teacher_section(evaluation: Evaluation) -> Section | None:
         if named
         else "In no slice does the teacher err more often than chance allows."
     ]
-    keys = ("slice", "rate", "interval", "n", "p_value_holm")
+    keys = ("slice", "value", "interval", "n", "p_holm")
     rows = [[each[key] for key in keys] for each in found["slices"][:MAX_ROWS]]
     tables = [
         Table(
@@ -139,7 +140,7 @@ def _on_distance(distance: dict[str, Any]) -> str:
 
 def _distance_lines(distance: dict[str, Any]) -> list[Line]:
     errors = distance.get("errors") or {}
-    told = {name: [each for each in errors[name]["bins"] if each["rate"] is not None] for name in _in_order(errors)}
+    told = {name: [each for each in errors[name]["bins"] if each["value"] is not None] for name in _in_order(errors)}
     return [Line(name, [_point(each) for each in bins]) for name, bins in told.items() if bins]
 
 
@@ -153,14 +154,14 @@ def _distance_plot(lines: list[Line]) -> Any:
 
 def _point(part: dict[str, Any]) -> Point:
     low, high = part["interval"] or (None, None)
-    return Point((part["low"] + part["high"]) / 2, part["rate"], low, high)
+    return Point((part["low"] + part["high"]) / 2, part["value"], low, high)
 
 
 def _distance_tables(distance: dict[str, Any]) -> Iterator[Table]:
     if errors := distance.get("errors"):
         columns = [Column("model"), number("nearest from"), number("to"), *RATE]
         rows = [
-            [name, part["low"], part["high"], part["rate"], part["interval"], part["n"]]
+            [name, part["low"], part["high"], part["value"], part["interval"], part["n"]]
             for name in _in_order(errors)
             for part in errors[name]["bins"]
         ]

@@ -54,6 +54,15 @@ def log_evaluation(loggers: Iterable[Logger], evaluation: Mapping[str, Any]) -> 
         run.summary.update(evaluation_summary(evaluation))
 
 
+def log_tables(loggers: Iterable[Logger], tables: Mapping[str, list[dict[str, Any]]]) -> None:
+    """Tables by name, each a list of rows that are alike; those without a row are left out."""
+    for run in wandb_runs(loggers):
+        for name, rows in tables.items():
+            if rows:
+                data = [list(row.values()) for row in rows]
+                run.log({name: wandb.Table(columns=list(rows[0]), data=data, allow_mixed_types=True)})  # type: ignore[arg-type]
+
+
 def log_student(loggers: Iterable[Logger], directory: str | Path) -> None:
     """The saved student as an artifact of type `model`, unless it is larger than the logger's `artifact_max_mb`.
 
