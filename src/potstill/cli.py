@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -37,6 +38,7 @@ COMMANDS = {
     "run": "a recipe: stages in order, each skipped when its output is already there",
     "compare": "runs of a sweep, ranked, and which differences hold up: potstill compare PATH [PATH ...]",
     "generate": "a teacher's text to prompts, each paid for once: potstill generate teacher=openai_compatible",
+    "audit": "the data before a verdict: test items in train, gaps, a teacher's errors: potstill audit data=...",
     "sweep": "many jobs, as of -m: begun from a file, looked at, gone on with: potstill sweep start FILE",
     "inspect": "what a config builds: modules, parameters, groups and their options",
 }
@@ -90,7 +92,7 @@ def _dispatch(given: list[str]) -> int:
         print(help_text(command))
         return DONE
     if command == "run":
-        overrides = [f"debug_preset{text[5:]}" if text.startswith("debug=") else text for text in overrides]
+        overrides = [re.sub("^(debug|bar)=", r"\1_preset=", text) for text in overrides]
     if command == "compare":
         overrides = _with_paths(overrides)
     if command == "generate":
@@ -157,7 +159,7 @@ def _launch(command: str, overrides: list[str]) -> int:
     _hydra(job.command, job.run, overrides, lambda: job.num_started > 0)
     if job.error:
         raise job.error  # without what Hydra would say to it
-    return DONE
+    return job.code
 
 
 def _sweep(command: str, given: list[str], earlier: SweepRecord | None = None) -> int:
@@ -213,11 +215,13 @@ class _Job:
         self.command = command
         self.num_started = 0
         self.error: Exception | None = None
+        self.code = DONE
 
     def run(self, config: DictConfig) -> None:
         self.num_started += 1
         try:
-            importlib.import_module(f"potstill.commands.{self.command}").main(config)
+            returned = importlib.import_module(f"potstill.commands.{self.command}").main(config)
+            self.code = returned if isinstance(returned, int) else DONE  # of a verdict
         except Exception as error:
             self.error = error
             if isinstance(error, UserError):
@@ -239,7 +243,9 @@ def _complete(given: list[str]) -> int:
     if len(words) <= 2 and "query" in given[-1]:
         print(" ".join(command for command in COMMANDS if command.startswith(words[-1])))
         return DONE
-    command = words[1] if len(words) > 1 and words[1] in ("evaluate", "run", "compare", "generate") else "train"
+    command = (
+        words[1] if len(words) > 1 and words[1] in ("evaluate", "run", "compare", "generate", "audit") else "train"
+    )
     os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
     return _launch(command, given)
 
@@ -256,7 +262,8 @@ def help_text(command: str | None = None) -> str:
     lines += ["", "groups and their options (group=option; loss/term takes a list: 'loss/term=[ce,kd]'):"]
     lines += [f"  {group:<12}{', '.join(options)}" for group, options in groups().items()]
     lines += ["", "flags:", *(f"  {flag:<26}{text}" for flag, text in FLAGS.items())]
-    lines += ["", "Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted."]
+    lines += ["", "Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted; of a verdict 0 SHIP, 3 DO_NOT_SHIP,"]
+    lines += ["4 NOT_ENOUGH_EVIDENCE."]
     return "\n".join(lines)
 
 

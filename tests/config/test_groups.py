@@ -22,7 +22,7 @@ from potstill.commands.stages import plan
 from potstill.config.build import build, check_arguments, locate
 from potstill.config.compose import composed, typed
 from potstill.config.paths import CONF, groups
-from potstill.config.schema import RecipeCommandConfig, TrainConfig
+from potstill.config.schema import EvaluateConfig, RecipeCommandConfig, TrainConfig
 from potstill.config.text_schema import GenerateConfig
 from potstill.config.text_validate import validate_generation
 from potstill.config.validate import validate
@@ -37,7 +37,9 @@ from tests.losses.registry import EMBEDDING_TERMS
 PRESETS = [None, *(pytest.param(preset, marks=pytest.mark.thorough) for preset in groups()["debug"])]
 OF_GENERATE = [("teacher", option) for option in ("openai_compatible", "local_text", "vllm")]
 OF_GENERATE += [("generation", option) for option in groups()["generation"]]
-CHOICES = [(group, option) for group, options in groups().items() for option in options if group != "recipe"]
+CHOICES = [
+    (group, option) for group, options in groups().items() for option in options if group not in ("recipe", "bar")
+]
 IN_TRAIN = [choice for choice in CHOICES if choice not in OF_GENERATE]
 MISSING = {  # a stand-in for each value that a file leaves to the user, by the last part of its key
     "path": "{model}",
@@ -246,3 +248,11 @@ def test_every_recipe_is_planned(recipe, preset, tmp_path):
             assert (config.seed, config.logger, config.hardware.num_workers) == (3, None, 1)
             assert config.run.dir == str(tmp_path / stage.name)
             assert (config.run.experiment == "debug") == (preset is not None)
+
+
+@pytest.mark.parametrize("option", groups()["bar"])
+def test_every_bar_composes_and_builds_its_slices(option):
+    bar = typed(composed("evaluate", ["run=x", f"bar={option}"]), EvaluateConfig).bar
+    assert bar.name == (None if option == "none" else option)
+    for name, node in bar.slices.items():
+        assert build(node, f"bar.slices.{name}")([])

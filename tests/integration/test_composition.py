@@ -129,7 +129,7 @@ def test_several_teachers_train_a_student_and_are_recorded_and_evaluated(combine
     manifest = json.loads((RUN / "manifest.json").read_text())
     assert set(manifest["parents"]) == set(teachers.values())
     assert set(teachers.values()) <= manifest["fingerprints"].keys()
-    assert potstill("evaluate", "run=run", "output=evaluated", "logger=none").code == 0
+    assert potstill("evaluate", "run=run", "bar=none", "output=evaluated", "logger=none").code == 0
     models = json.loads(Path("evaluated/evaluation.json").read_text())["models"]
     assert list(models) == ["teacher", "teacher/a", "teacher/b", "student"]
     assert [models[f"teacher/{name}"]["path"] for name in "ab"] == list(teachers.values())

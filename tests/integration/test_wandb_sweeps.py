@@ -188,7 +188,7 @@ def test_an_evaluation_says_what_it_was_made_of_and_has_the_config_of_its_studen
     quick = (*QUICK, "logger.mode=offline")
     assert potstill("train", "experiment=digits_teacher", *quick, "run.dir=teacher").code == 0
     assert potstill("train", "experiment=digits", "teacher.path=teacher/student", *quick, "run.dir=mine").code == 0
-    assert potstill("evaluate", "run=mine", "logger.mode=offline", "output=there").code == 0
+    assert potstill("evaluate", "run=mine", "bar=none", "logger.mode=offline", "output=there").code == 0
     teacher, student, evaluation = (read_back(Path(name)) for name in ("teacher", "mine", "there"))
     data = f"data-{json.loads(Path('mine/manifest.json').read_text())['fingerprints']['data']}"
     students = [f"student-{run['run_id']}" for run in (teacher, student)]

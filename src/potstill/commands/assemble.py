@@ -17,7 +17,7 @@ from potstill.commands.preflight import num_workers
 from potstill.commands.several import refuse_taps, several
 from potstill.commands.shared import Source, shared_memory, shared_source, shared_teacher
 from potstill.config.build import build
-from potstill.config.schema import NO_PACKING_WITH, HardwareConfig, MemberConfig, TeacherConfig, TrainConfig
+from potstill.config.schema import NO_PACKING_WITH, HardwareConfig, ModelConfig, TrainConfig
 from potstill.data.build import build_data, own_tokenizer
 from potstill.data.labels import label_names
 from potstill.data.microbatch import cut
@@ -156,7 +156,12 @@ def check_tokenizers(config: TrainConfig, source: Source) -> None:
             check_same_tokenizer(source.tokenizer, teacher_tokenizer(model))
 
 
-def teacher_tokenizer(model: TeacherConfig | MemberConfig) -> PreTrainedTokenizerBase:
+def check_same(tokenizer: PreTrainedTokenizerBase, model: ModelConfig) -> None:
+    """Raises UserError where the model at `path` was trained with another tokenizer."""
+    check_same_tokenizer(tokenizer, teacher_tokenizer(model))
+
+
+def teacher_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
     assert model.path is not None
     return load_tokenizer(model.path, model.revision, model.trust_remote_code)
 

@@ -24,6 +24,7 @@ SCHEMAS = {
     "run": schema.RecipeCommandConfig,
     "compare": schema.CompareConfig,
     "generate": text_schema.GenerateConfig,
+    "audit": schema.AuditConfig,
 }
 
 for _command, _schema in SCHEMAS.items():

@@ -6,10 +6,18 @@ from dataclasses import fields
 from typing import Any
 
 from potstill.config.build import check_arguments
-from potstill.config.schema import NO_PACKING_WITH, MemberConfig, ModelConfig, TeacherConfig, TrainConfig
+from potstill.config.schema import (
+    NO_PACKING_WITH,
+    DataConfig,
+    MemberConfig,
+    ModelConfig,
+    TeacherConfig,
+    TrainConfig,
+)
 from potstill.errors import UserError, nearest_hint
 
 TASKS = ("text_classification", "image_classification", "causal_lm", "embedding")
+COPIES = ("exact", "near")
 POOLINGS = ("cls", "mean", "last")
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -57,6 +65,7 @@ POSITIVE = (
 
 def validate(config: TrainConfig) -> None:
     """Raises UserError for the first thing that could not work, or would work in silence on something else."""
+    validate_data(config.data)
     for key, choices in CHOICES.items():
         _one_of(key, _value(config, key), choices)
     for key in POSITIVE:
@@ -73,6 +82,13 @@ def validate(config: TrainConfig) -> None:
     _teacher(config)
     _hardware(config)
     _term_gradients(config)
+
+
+def validate_data(data: DataConfig) -> None:
+    """What a command that only reads data checks of it, too."""
+    _one_of("data.task", data.task, TASKS)
+    if data.drop_copies is not None:
+        _one_of("data.drop_copies", data.drop_copies, COPIES)
 
 
 def _value(config: TrainConfig, key: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,12 @@ from potstill.data.batches import BatchView, GlobalBatches, PairView
 from potstill.data.columns import slice_column
 from potstill.data.content import content_hash
 from potstill.data.encoders import Encoder
+from potstill.data.manifest import manifest_of_items
 from potstill.data.splits import select
 from potstill.errors import UserError
 
 PREFETCHED = 4  # batches a worker; a long one must not empty the queue
+ITEM_DIGITS = 16  # of the hash of an item: 64 bits, so that two of a billion collide once in 30 data sets
 TEXT_COLUMNS = ("text", "text_pair", "prompt", "completion", "messages", "anchor", "positive", "negative")
 
 
@@ -64,11 +67,20 @@ class DataModule(pl.LightningDataModule):
         self.split_sizes = {
             split: len(table) for split, table in examples.items()
         }  # of all that the fingerprint covers
-        self.examples = dict(examples)
+        self.examples, self._whole = dict(examples), dict(examples)
         if labelled_only and task != "causal_lm":
             self.examples["train"] = _labelled(self.examples["train"])
         if limit_batches:
             self.examples = {name: _first(table, limit_batches * batch_size) for name, table in self.examples.items()}
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """A hash of every item of each split, before labels or batches are left out; see `data.manifest`."""
+        return manifest_of_items({split: _item_hashes(table) for split, table in self._whole.items()})
+
+    def item_hashes(self, split: str) -> list[str]:
+        """Of each example, in evaluation order, as in the manifest."""
+        return _item_hashes(self.examples[split])
 
     @property
     def batches_per_epoch(self) -> int:
@@ -185,6 +197,10 @@ def _hashes(examples: Mapping[str, Dataset]) -> dict[str, str]:
 def _facts(table: Dataset) -> list[list[Any]]:
     slices = sorted(name for name in table.column_names if name.startswith(slice_column("")))
     return [table[name][:] for name in ("content", "label", *slices)]
+
+
+def _item_hashes(table: Dataset) -> list[str]:
+    return [content_hash(*facts)[:ITEM_DIGITS] for facts in zip(*_facts(table), strict=True)]
 
 
 def _labelled(table: Dataset) -> Dataset:
