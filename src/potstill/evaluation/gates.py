@@ -118,8 +118,12 @@ def _of_the_student(report: dict[str, Any], bar: BarConfig) -> Iterator[dict[str
         yield gate("quality", f"{metric} of the student", Found.of(overall, metric, "num_items"), bar.quality, side)
     against = overall and overall["against_teacher"]
     if bar.retention is not None:
-        kept = {"value": against["retention"], "interval": against["retention_interval"], "n": overall["num_items"]}
-        found = Found.of(kept) if against else Found()
+        kept = against and {
+            "value": against["retention"],
+            "interval": against["retention_interval"],
+            "n": overall["num_items"],
+        }
+        found = Found.of(kept)
         yield gate("retention", f"retention of {metric}", found, bar.retention, "at_least", missing=NO_TEACHER)
     if bar.copied_errors is not None:
         found = Found.of(against and against.get("copied_errors"))
