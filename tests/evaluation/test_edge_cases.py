@@ -142,8 +142,10 @@ def test_a_run_without_baseline_lacks_evidence_where_the_bar_asks_for_one() -> N
 
 
 def test_a_run_without_teacher_lacks_evidence_where_the_bar_asks_for_one() -> None:
-    report = judged(student=Echo(), baseline=Echo(rotation=1))
-    assert outcomes(report)["teacher"] == outcomes(report)["slices"] == "not_enough_evidence"
+    bar = BarConfig(name="edge", retention=0.5, margin=0.1, slice_margin=0.5, copied_errors=0.5, min_items=50)
+    report = judged(student=Echo(), baseline=Echo(rotation=1), bar=bar)
+    asked = [outcomes(report)[name] for name in ("retention", "teacher", "slices", "copied_errors")]
+    assert asked == ["not_enough_evidence"] * 4
     assert report["examples"] == {}
 
 

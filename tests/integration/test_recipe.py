@@ -37,7 +37,7 @@ def kept(pattern: str) -> list[Path]:
 def test_a_recipe_repeats_only_what_has_changed(start):
     assert start()[:2] == (STAGES, [])
     evaluation = Path("recipe/evaluation.json").read_bytes()
-    assert set(json.loads(evaluation)["models"]) == {"teacher", "student", "baseline"}
+    assert set(json.loads(evaluation)["models"]) == {"teacher", "student", "baseline", "majority"}
 
     assert start()[:2] == ([], STAGES)
     assert Path("recipe/evaluation.json").read_bytes() == evaluation

@@ -34,7 +34,8 @@ class Found:
         if not node:
             return Found()
         low, high = node["interval"]
-        return Found(*(math.nan if each is None else float(each) for each in (node[value], low, high)), int(node[n]))
+        numbers = [math.nan if each is None else float(each) for each in (node[value], low, high)]
+        return Found(numbers[0], numbers[1], numbers[2], int(node[n]))
 
     @staticmethod
     def exactly(value: float, n: int = 0) -> Found:
@@ -118,8 +119,10 @@ def _of_the_student(report: dict[str, Any], bar: BarConfig) -> Iterator[dict[str
         yield gate("quality", f"{metric} of the student", Found.of(overall, metric, "num_items"), bar.quality, side)
     against = overall and overall["against_teacher"]
     if bar.retention is not None:
-        kept = {"value": against["retention"], "interval": against["retention_interval"], "n": overall["num_items"]}
-        found = Found.of(kept) if against else Found()
+        kept = None
+        if overall and against:
+            kept = {"value": against["retention"], "interval": against["retention_interval"], "n": overall["num_items"]}
+        found = Found.of(kept)
         yield gate("retention", f"retention of {metric}", found, bar.retention, "at_least", missing=NO_TEACHER)
     if bar.copied_errors is not None:
         found = Found.of(against and against.get("copied_errors"))
@@ -127,8 +130,9 @@ def _of_the_student(report: dict[str, Any], bar: BarConfig) -> Iterator[dict[str
         missing = "the teacher makes no error here" if against else NO_TEACHER
         yield gate("copied_errors", measure, found, bar.copied_errors, "at_most", missing=missing)
     if bar.ece is not None:
-        error = overall and overall["calibration"]
-        node = error and {"value": error["ece"], "interval": error["ece_interval"], "n": overall["num_items"]}
+        node, error = None, overall and overall["calibration"]
+        if overall and error:
+            node = {"value": error["ece"], "interval": error["ece_interval"], "n": overall["num_items"]}
         yield gate("calibration", "expected calibration error of the student", Found.of(node), bar.ece, "at_most")
     for name in ("parameters", "model_bytes"):
         limit = getattr(bar, name)

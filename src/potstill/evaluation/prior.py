@@ -29,7 +29,7 @@ class Prior(nn.Module):
     def model(self) -> nn.Module:
         return self
 
-    def signal(self, batch: Batch, _needs: Needs) -> Signal:
+    def signal(self, batch: Batch, needs: Needs) -> Signal:  # noqa: ARG002
         return Signal(logits=self.log_shares.expand(len(self.task.row_labels(batch)), -1))
 
 

@@ -22,7 +22,10 @@ def quantised(model: nn.Module) -> nn.Module:
     if importlib.util.find_spec("torchao") is None:
         raise UserError("quantised", True, "needs torchao, which is not installed.", f"{INSTALL}, or quantised=false")
     logging.getLogger("torchao").setLevel(logging.ERROR)  # it tells of every kernel that was built for a GPU
-    from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
+    from torchao.quantization import (  # type: ignore[import-not-found]
+        Int8DynamicActivationInt8WeightConfig,
+        quantize_,
+    )
 
     copied = copy.deepcopy(model)
     quantize_(copied, Int8DynamicActivationInt8WeightConfig())
