@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,8 +26,8 @@ from potstill.config.compose import composed, typed
 from potstill.config.schema import HardwareConfig, TrainConfig
 from potstill.config.validate import validate
 from potstill.errors import UserError
-from potstill.evaluation.bar import BarConfig, PricesConfig
 from potstill.hardware.strategy import make_strategy
+from tests.config.fields import OF_EVALUATION, fields
 from tests.config.of_audits import OF_AUDITS
 from tests.config.test_embedding_effects import OF_ENCODERS
 
@@ -231,15 +231,6 @@ EFFECTS: dict[str, Row] = {
 }
 
 
-def fields(kind: Any, prefix: str = "") -> Iterator[str]:
-    for field in dataclasses.fields(kind):
-        default = field.default_factory() if field.default_factory is not dataclasses.MISSING else None
-        if dataclasses.is_dataclass(default):
-            yield from fields(default, f"{prefix}{field.name}.")
-        else:
-            yield f"{prefix}{field.name}"
-
-
 RECIPE_HARDWARE = [f"recipe.hardware.{field.name}" for field in dataclasses.fields(HardwareConfig)]  # handed on alike
 # Fields whose effect another test shows: file, function.
 ELSEWHERE = {
@@ -266,20 +257,7 @@ ELSEWHERE = {
         "integration/test_wrong_input.py",
         "test_a_baseline_trained_on_another_split_is_not_compared",
     ),
-    **dict.fromkeys(
-        ["evaluate.models", "evaluate.seeds", "evaluate.mixes", "evaluate.ledger"],
-        ("integration/test_verdict.py", "test_an_evaluation_says_no_says_it_again_and_counts_both"),
-    ),
-    "evaluate.quantised": ("integration/test_verdict.py", "test_the_student_in_eight_bits_is_a_column"),
-    **{
-        f"evaluate.{name}": ("evaluation/test_gates.py", "test_every_field_of_a_bar_decides_something")
-        for name in fields(BarConfig, "bar.")
-    },
-    **dict.fromkeys(
-        [f"evaluate.bar.prices.{each.name}" for each in dataclasses.fields(PricesConfig)],
-        ("evaluation/test_economics.py", "test_a_price_that_nobody_knows_is_not_taken_for_nothing"),
-    ),
-    "recipe.bar_preset": ("integration/test_recipe.py", "test_a_recipe_ends_with_the_exit_code_of_its_verdict"),
+    **OF_EVALUATION,
     "evaluate.output": ("integration/test_recipe.py", "test_a_recipe_repeats_only_what_has_changed"),
     "evaluate.logger": ("integration/test_multirun.py", "test_an_evaluation_is_a_wandb_run_where_asked_for"),
     **dict.fromkeys(

@@ -21,7 +21,7 @@ from potstill.commands.stages import plan
 from potstill.config.build import build, check_arguments, locate
 from potstill.config.compose import composed, typed
 from potstill.config.paths import CONF, groups
-from potstill.config.schema import RecipeCommandConfig, TrainConfig
+from potstill.config.schema import EvaluateConfig, RecipeCommandConfig, TrainConfig
 from potstill.config.validate import validate
 from potstill.errors import UserError
 from potstill.models.architecture import architecture_of
@@ -229,3 +229,11 @@ def test_every_recipe_is_planned(recipe, preset, tmp_path):
             assert (config.seed, config.logger, config.hardware.num_workers) == (3, None, 1)
             assert config.run.dir == str(tmp_path / stage.name)
             assert (config.run.experiment == "debug") == (preset is not None)
+
+
+@pytest.mark.parametrize("option", groups()["bar"])
+def test_every_bar_composes_and_builds_its_slices(option):
+    bar = typed(composed("evaluate", ["run=x", f"bar={option}"]), EvaluateConfig).bar
+    assert bar.name == (None if option == "none" else option)
+    for name, node in bar.slices.items():
+        assert build(node, f"bar.slices.{name}")([])

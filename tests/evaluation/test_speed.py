@@ -33,7 +33,7 @@ def test_the_most_frequent_label_is_given_to_everything() -> None:
 
 
 def test_eight_bits_answer_alike_and_are_counted_as_eight_bits() -> None:
-    pytest.importorskip("torchao", reason="torchao is an extra: pip install 'potstill[quantise]'")
+    pytest.importorskip("torchao", reason="torchao is an extra: pip install 'potstill[quantised]'")
     model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 8)).eval()
     copied, inputs = quantised(model), torch.randn(5, 64)
     with torch.no_grad():

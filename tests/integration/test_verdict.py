@@ -91,7 +91,7 @@ def test_the_student_in_eight_bits_is_a_column(runs):
     outcome = runs("evaluate", *RUN, "bar=none", "quantised=true")
     if importlib.util.find_spec("torchao") is None:
         assert outcome.code == 2
-        assert "pip install 'potstill[quantise]'" in outcome.words
+        assert "pip install 'potstill[quantised]'" in outcome.words
         return
     assert outcome.code == 0, outcome.err
     models = evaluation()["models"]

@@ -60,6 +60,7 @@ def group(
     found["calibration"] = _calibration(scores, in_full) if isinstance(scores, Scores) else None
     if in_full:
         found["selective"] = _selective(scores) if isinstance(scores, Scores) else None
+    found["generation"] = None  # texts are scored here, not generated
     found["against_teacher"] = None
     if teacher is not None:
         teacher_value = measure(teacher, task, num_bytes)[metric]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from potstill.errors import UserError
 
-INSTALL = "pip install 'potstill[quantise]'"
+INSTALL = "pip install 'potstill[quantised]'"
 
 
 def quantised(model: nn.Module) -> nn.Module:
