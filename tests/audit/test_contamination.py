@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,7 +103,8 @@ def test_200_test_items_put_into_train_are_named():
 
 def similar(first: list[str], second: list[str]) -> set[int]:
     """Those of `first` that are similar to any of `second`: each compared with each, by sparse products."""
-    grams = CountVectorizer(analyzer=character_grams, binary=True).fit([*first, *second])
+    options: Any = {"analyzer": character_grams, "binary": True}
+    grams: Any = CountVectorizer(**options).fit([*first, *second])
     one, other = (grams.transform(texts).astype(np.float32) for texts in (first, second))
     sizes, other_sizes = (np.asarray(each.sum(axis=1)).ravel() for each in (one, other))
     found = set()
