@@ -26,6 +26,7 @@ from potstill.config.schema import EvaluateConfig, HardwareConfig, RecipeCommand
 from potstill.config.validate import validate
 from potstill.errors import UserError
 from potstill.hardware.strategy import make_strategy
+from tests.config.test_cache_effects import OF_CACHES
 from tests.config.test_embedding_effects import OF_ENCODERS
 
 TESTS = Path(__file__).resolve().parent.parent
@@ -138,6 +139,10 @@ EFFECTS: dict[str, Row] = {
         *([*SEVERAL, *ROUTED, "data.slices=[label,second]"], "teacher.route_by=second"),
         lambda p: [batch.routes for batch in p.batches],
     ),
+    "teacher.compile": (
+        *(TAUGHT, "teacher.compile=true"),
+        lambda p: p.teacher._compiled_call_impl is None,
+    ),
     "teacher.remember": (TAUGHT, "teacher.remember=true", lambda p: type(p.models.teacher)),
     "student.path": (
         *(PRETRAINED, "student.path={other}"),
@@ -248,6 +253,7 @@ ELSEWHERE = {
         ("integration/test_sweep.py", "test_a_job_is_told_where_it_stands"),
     ),
     **OF_ENCODERS,
+    **OF_CACHES,
     "returns": ("integration/test_sweep.py", "test_a_sweeper_gets_what_the_config_says"),
     "hardware.cpu_offload": ("config/test_effects.py", "test_offloading_reaches_the_shards_and_their_process_group"),
     "hardware.num_nodes": ("config/test_effects.py", "test_nodes_are_counted_by_who_started_them"),

@@ -10,9 +10,6 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Column, Table
-
 from potstill.errors import DONE, FAILED, UserError, nearest_hint
 from potstill.signals.cache import FORMAT, MANIFEST, caches_in, name_of, read_manifest
 from potstill.signals.shard import SUFFIX, DamagedError, Shard
@@ -43,27 +40,23 @@ def main(words: Sequence[str]) -> int:
     return verify(paths[0]) if action == "verify" else prune(paths[0], _days(options.get("unused_days")))
 
 
-def list_caches(root: Path, console: Console | None = None) -> int:
-    table = Table(
-        Column("cache", no_wrap=True), "examples", "MB", "bytes a row", "kept of each row", "days unused", box=None
-    )
+def list_caches(root: Path) -> int:
+    """A line a cache: how much there is, what a row takes, and how much of each row's probability that keeps."""
     for directory in caches_in(root):
         shards, damaged = opened(directory)
         sums: Counter[str] = Counter()
         for shard in shards:
             sums.update(shard.header["sums"])
-        manifest = read_manifest(directory) if (directory / MANIFEST).exists() else {"bytes_per_row": {}}
-        parts = manifest["bytes_per_row"]
-        kept = {part: sums[f"mass/{part}"] / sums[f"rows/{part}"] for part in parts if sums[f"rows/{part}"]}
-        table.add_row(
-            directory.name + (f" ({len(damaged)} damaged files)" if damaged else ""),
-            f"{len({key for shard in shards for key in shard.keys}):,}",
-            f"{sum(shard.num_bytes for shard in shards) / 1e6:.1f}",
-            ", ".join(f"{part} {taken:g}" for part, taken in parts.items()),
-            ", ".join(f"{part} {share:.4f}" for part, share in kept.items()),
-            f"{_unused_days(directory):.1f}",
+        parts = read_manifest(directory)["bytes_per_row"] if (directory / MANIFEST).exists() else {}
+        kept = ", ".join(
+            f"{part} {taken:g} bytes a row, {sums[f'mass/{part}'] / max(1.0, sums[f'rows/{part}']):.4f} of it kept"
+            for part, taken in parts.items()
         )
-    (console or Console()).print(table, crop=False)
+        num_examples = len({key for shard in shards for key in shard.keys})
+        megabytes = sum(shard.num_bytes for shard in shards) / 1e6
+        unused = f"unused for {_unused_days(directory):.1f} days"
+        faults = f", {len(damaged)} damaged files" if damaged else ""
+        log.info("%s: %d examples, %.1f MB; %s; %s%s", directory, num_examples, megabytes, kept, unused, faults)
     return DONE
 
 

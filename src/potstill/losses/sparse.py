@@ -146,7 +146,11 @@ def _compared(
     assert topk_mode in TOPK_MODES, topk_mode
     teacher_NK = upcast(teacher_NK)
     absent_NK = teacher_NK == -math.inf
+    likeliest_N1 = ids_NK.gather(-1, teacher_NK.argmax(dim=-1, keepdim=True))
+    ids_NK = torch.where(absent_NK, likeliest_N1, ids_NK)  # what stands in an absent place is one of the others
     num_others = student_NC.shape[-1] - teacher_NK.shape[-1]
+    if num_others == 0 and topk_mode != "renormalise_both":
+        assert not absent_NK.any(), "what a row lacks would be taken for known to be 0"
     if topk_mode == "renormalise_both" or num_others == 0:
         known_NK = student_NC.gather(-1, ids_NK).masked_fill(absent_NK, -math.inf)
         return _present(absent_NK, log_softmax(teacher_NK, temperature), log_softmax(known_NK, temperature))

@@ -196,7 +196,8 @@ def _unpacked_counts(stored: Stored) -> tuple[np.ndarray, memoryview]:
 def _in_rows(ids_T: np.ndarray, log_p_T: np.ndarray, counts_N: np.ndarray | None, num_rows: int) -> Known:
     """Rows of one length. What a shorter one lacks is its first class once more, with no probability."""
     if counts_N is None:
-        return Known(ids_T.reshape(num_rows, -1), log_p_T.reshape(num_rows, -1))
+        width = len(ids_T) // num_rows if num_rows else 1
+        return Known(ids_T.reshape(num_rows, width), log_p_T.reshape(num_rows, width))
     known_NK = np.arange(counts_N.max(initial=1)) < counts_N[:, None]
     starts_N = np.cumsum(counts_N, dtype=np.int64) - counts_N
     ids_NK = np.repeat(ids_T[starts_N][:, None], known_NK.shape[1], axis=1)
