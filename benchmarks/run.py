@@ -26,7 +26,7 @@ from benchmarks.measure import SUITES, Figure, not_measured, shown
 from potstill.tracking.manifest import write_json
 
 # name: the suites in which it has something to measure
-BENCHMARKS: dict[str, tuple[str, ...]] = {}
+BENCHMARKS: dict[str, tuple[str, ...]] = {"cache_io": SUITES, "sweep": SUITES}
 LIMITS = ("at_most", "at_least")
 REASONS = ("why_missed",)
 
