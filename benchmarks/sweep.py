@@ -2,11 +2,11 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.sweep --suite cpu --out benchmarks/results/sweep.json
 
-Teacher: BERT of 12 layers, for classification; student: the same of 3 layers and the teacher's width, as in a sweep over
+Teacher: BERT of 12 layers, for classification; student: the same of 3 layers and of its width, as in a sweep over
 seeds. Random weights and texts, kd, AdamW, float32. The cache is empty at first and filled on the way by the first
-run; every run opens it anew, hash of the teacher's weights included, as jobs of a sweep do. A run without the cache and one
-with it take turns; the figure is the CPU time of all eight with it over that of all eight without, once a round.
-Starting a process, reading data and loading models, which both do, are left out, and so is validation.
+run; every run opens it anew, hash of the teacher's weights included, as jobs of a sweep do. A run without the cache
+and one with it take turns; the figure is the CPU time of all eight with it over that of all eight without, once a
+round. Starting a process, reading data and loading models, which both do, are left out, and so is validation.
 """
 
 from __future__ import annotations
