@@ -34,7 +34,9 @@ EFFECTS: dict[str, tuple[str, ...]] = {
 }
 _HERE = ("config/test_cache_effects.py", "test_an_option_of_the_cache_changes_where_or_how_signals_are_kept")
 _WRITE = ("config/test_cache_effects.py", "test_an_empty_cache_is_refused_where_nothing_may_be_written")
-OF_CACHES = {change.partition("=")[0]: _HERE for change in EFFECTS} | {"teacher.cache.write": _WRITE}
+_COMPILED = ("config/test_cache_effects.py", "test_a_teacher_is_compiled_where_asked_for")
+OF_CACHES = {change.partition("=")[0]: _HERE for change in EFFECTS}
+OF_CACHES |= {"teacher.cache.write": _WRITE, "teacher.compile": _COMPILED}
 
 
 def made(*overrides: str) -> TrainConfig:
@@ -52,7 +54,14 @@ def teacher_of(*overrides: str) -> CachedTeacher:
 
 
 def test_every_option_has_a_test() -> None:
-    assert {f"teacher.cache.{field.name}" for field in fields(CacheConfig)} == set(OF_CACHES)
+    assert {*(f"teacher.cache.{field.name}" for field in fields(CacheConfig)), "teacher.compile"} == set(OF_CACHES)
+
+
+def test_a_teacher_is_compiled_where_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    plain, compiled = (teacher_of(f"teacher.compile={asked}").live.model for asked in ("false", "true"))
+    assert plain._compiled_call_impl is None
+    assert compiled._compiled_call_impl is not None
 
 
 @pytest.mark.parametrize("change", EFFECTS)

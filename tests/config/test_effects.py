@@ -139,10 +139,6 @@ EFFECTS: dict[str, Row] = {
         *([*SEVERAL, *ROUTED, "data.slices=[label,second]"], "teacher.route_by=second"),
         lambda p: [batch.routes for batch in p.batches],
     ),
-    "teacher.compile": (
-        *(TAUGHT, "teacher.compile=true"),
-        lambda p: p.teacher._compiled_call_impl is None,
-    ),
     "teacher.remember": (TAUGHT, "teacher.remember=true", lambda p: type(p.models.teacher)),
     "student.path": (
         *(PRETRAINED, "student.path={other}"),
@@ -215,10 +211,7 @@ EFFECTS: dict[str, Row] = {
         *([*TAUGHT, "hardware.strategy=fsdp"], "hardware.shard_teacher=true"),
         lambda p: [type(weight) for weight in sharded(p).teacher.parameters()],
     ),
-    "hardware.compile": (
-        *(TEXT, "hardware.compile=true"),
-        lambda p: p.module.student._compiled_call_impl is None,
-    ),
+    "hardware.compile": (TEXT, "hardware.compile=true", lambda p: p.module.student._compiled_call_impl is None),
     "hardware.micro_batch_examples": (
         *(TEXT, "hardware.micro_batch_examples=3"),
         lambda p: len(list(p.module._pieces(p.batches[0]))),
@@ -252,8 +245,7 @@ ELSEWHERE = {
         ["run.sweep", "run.swept", "run.choices", "run.trial"],
         ("integration/test_sweep.py", "test_a_job_is_told_where_it_stands"),
     ),
-    **OF_ENCODERS,
-    **OF_CACHES,
+    **(OF_ENCODERS | OF_CACHES),
     "returns": ("integration/test_sweep.py", "test_a_sweeper_gets_what_the_config_says"),
     "hardware.cpu_offload": ("config/test_effects.py", "test_offloading_reaches_the_shards_and_their_process_group"),
     "hardware.num_nodes": ("config/test_effects.py", "test_nodes_are_counted_by_who_started_them"),
