@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "train": "train one student, with or without a teacher",
+    "cache": "ask the teacher about all training data, once: potstill cache ...; or cache list|verify|prune DIR",
     "evaluate": "teacher, student and baseline on held-out test data: potstill evaluate run=PATH",
     "run": "a recipe: stages in order, each skipped when its output is already there",
     "compare": "runs of a sweep, ranked, and which differences hold up: potstill compare PATH [PATH ...]",
@@ -45,7 +46,12 @@ COMMANDS = {
 
 SWEPT = ("train", "run", "evaluate")  # commands that -m makes several jobs of
 MULTIRUN = ("-m", "--multirun")
-PLACES = {"sweep": "start FILE | status DIR | resume DIR", "compare": "PATH [PATH ...]"}  # before key=value
+STORED = ("list", "verify", "prune")  # what `cache` does besides filling one
+PLACES = {
+    "cache": "[list DIR | verify DIR | prune DIR]",
+    "sweep": "start FILE | status DIR | resume DIR",
+    "compare": "PATH [PATH ...]",
+}  # before key=value
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -97,6 +103,8 @@ def _dispatch(given: list[str]) -> int:
         overrides = _with_paths(overrides)
     if command == "generate":
         overrides = ["status=true" if text == "--status" else text for text in overrides]
+    if command == "cache" and overrides[:1] and overrides[0] in STORED:
+        return importlib.import_module("potstill.commands.stored").main(overrides)
     if command == "sweep":
         return importlib.import_module("potstill.commands.sweep").main(overrides, _sweep)
     is_many = command in SWEPT and any(text in MULTIRUN for text in overrides)
@@ -243,9 +251,8 @@ def _complete(given: list[str]) -> int:
     if len(words) <= 2 and "query" in given[-1]:
         print(" ".join(command for command in COMMANDS if command.startswith(words[-1])))
         return DONE
-    command = (
-        words[1] if len(words) > 1 and words[1] in ("evaluate", "run", "compare", "generate", "audit") else "train"
-    )
+    configured = ("audit", "cache", "compare", "evaluate", "generate", "run")
+    command = words[1] if len(words) > 1 and words[1] in configured else "train"
     os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
     return _launch(command, given)
 

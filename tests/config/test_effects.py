@@ -30,6 +30,7 @@ from potstill.hardware.strategy import make_strategy
 from potstill.models.packing import packs
 from tests.config.fields import OF_EVALUATION, fields
 from tests.config.of_audits import OF_AUDITS
+from tests.config.test_cache_effects import OF_CACHES
 from tests.config.test_embedding_effects import OF_ENCODERS
 
 TESTS = Path(__file__).resolve().parent.parent
@@ -208,10 +209,7 @@ EFFECTS: dict[str, Row] = {
         *([*TAUGHT, "hardware.strategy=fsdp"], "hardware.shard_teacher=true"),
         lambda p: [type(weight) for weight in sharded(p).teacher.parameters()],
     ),
-    "hardware.compile": (
-        *(TEXT, "hardware.compile=true"),
-        lambda p: p.module.student._compiled_call_impl is None,
-    ),
+    "hardware.compile": (TEXT, "hardware.compile=true", lambda p: p.module.student._compiled_call_impl is None),
     "hardware.micro_batch_examples": (
         *(TEXT, "hardware.micro_batch_examples=3"),
         lambda p: len(list(p.module._pieces(p.batches[0]))),
@@ -248,7 +246,7 @@ ELSEWHERE = {
         ["run.sweep", "run.swept", "run.choices", "run.trial"],
         ("integration/test_sweep.py", "test_a_job_is_told_where_it_stands"),
     ),
-    **OF_ENCODERS,
+    **(OF_ENCODERS | OF_CACHES),
     "returns": ("integration/test_sweep.py", "test_a_sweeper_gets_what_the_config_says"),
     "hardware.cpu_offload": ("config/test_effects.py", "test_offloading_reaches_the_shards_and_their_process_group"),
     "hardware.num_nodes": ("config/test_effects.py", "test_nodes_are_counted_by_who_started_them"),

@@ -20,6 +20,7 @@ Schema = TypeVar("Schema")
 
 SCHEMAS = {
     "train": schema.TrainConfig,
+    "cache": schema.TrainConfig,
     "evaluate": schema.EvaluateConfig,
     "run": schema.RecipeCommandConfig,
     "compare": schema.CompareConfig,

@@ -54,11 +54,27 @@ class MemberConfig(ModelConfig):
 
 
 @dataclass
+class CacheConfig:
+    """Signals kept on disk, for other epochs and other runs."""
+
+    dir: str | None = None  # directory that runs share; null: nothing is kept
+    write: bool = True  # keep what is asked on the way; false: refuse a teacher that is not there yet
+    form: str = "exact"  # exact | top_k | sampled: all of it, or of a language model some classes of each token
+    dtype: str | None = None  # exact: float32 | bfloat16 | float16 to round to; null: as the teacher gives it
+    top_k: int = 64  # top_k: classes of a token
+    top_p: float = 1.0  # top_k: fewer, where these have this probability together
+    values: str = "float16"  # top_k: float16 | uint8, of log-probabilities
+    draws: int = 12  # sampled: of a token
+
+
+@dataclass
 class TeacherConfig(ModelConfig):
     path: str | None = MISSING  # null, for no teacher, has to be said: teacher=none
     dtype: str = "float32"  # float32 | bfloat16 | float16: of its weights and of all it computes
     # Keep each example's logits or embeddings in memory, so that the teacher is paid for once, not once an epoch.
     remember: bool = False
+    compile: bool = False
+    cache: CacheConfig = field(default_factory=CacheConfig)
     members: dict[str, Any] = field(default_factory=dict)  # several teachers: name -> the keys of MemberConfig
     combine: str = "probabilities"  # probabilities | losses | route: what several teachers are to a term
     route_by: str | None = None  # combine=route: one of data.slices, whose value says which teacher an example has

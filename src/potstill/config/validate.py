@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from potstill.config.build import check_arguments
+from potstill.config.cache import CACHE_CHOICES, CACHE_POSITIVE, validate_cache
 from potstill.config.schema import (
     NO_PACKING_WITH,
     DataConfig,
@@ -28,6 +29,7 @@ CHOICES = {
     "teacher.pooling": POOLINGS,
     "student.init": ("random", "pretrained", "teacher_layers"),
     "teacher.dtype": DTYPES,
+    **CACHE_CHOICES,
     "teacher.combine": ("probabilities", "losses", "route"),
     "optim.schedule": ("constant", "linear", "cosine"),
     "optim.on_nonfinite": ("stop", "skip"),
@@ -60,6 +62,7 @@ POSITIVE = (
     "validate_every",
     "log_every",
     "limit_batches",
+    *CACHE_POSITIVE,
 )
 
 
@@ -80,6 +83,7 @@ def validate(config: TrainConfig) -> None:
     _embedding(config)
     _student(config)
     _teacher(config)
+    validate_cache(config)
     _hardware(config)
     _term_gradients(config)
 
@@ -98,9 +102,9 @@ def _value(config: TrainConfig, key: str) -> Any:
     return value
 
 
-def _one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
+def _one_of(key: str, value: str | None, choices: tuple[str | None, ...]) -> None:
     if value not in choices:
-        raise UserError(key, value, "is not one of the choices.", nearest_hint(value, choices))
+        raise UserError(key, value, "is not one of the choices.", nearest_hint(str(value), map(str, choices)))
 
 
 def _positive(key: str, value: float | None) -> None:

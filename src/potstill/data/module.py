@@ -94,6 +94,11 @@ class DataModule(pl.LightningDataModule):
         """Its state, kept in every checkpoint, is the number of batches trained on."""
         return self._loader("train", seed=self.seed, lengths=self._lengths() if self.length_grouping else None)
 
+    def first_epoch(self, rank: int, world_size: int) -> DataLoader[Batch]:
+        """The batches that training begins with, and a rank's share of each, without a trainer."""
+        lengths = self._lengths() if self.length_grouping else None
+        return self._loader("train", seed=self.seed, lengths=lengths, place=(rank, world_size))
+
     def training_batch(self, examples: list[int]) -> Batch:
         """Training examples of these numbers, in the shape of those that are trained on."""
         return self.view("train")[[[each, each] for each in examples] if self.pair_by_label else examples]  # type: ignore[index]
@@ -126,8 +131,15 @@ class DataModule(pl.LightningDataModule):
         rows: Any = table.select_columns(columns)
         return ["\n".join(_readable(row[name]) for name in columns) for row in rows]
 
-    def _loader(self, split: str, seed: int | None = None, lengths: np.ndarray | None = None) -> DataLoader[Batch]:
-        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+    def _loader(
+        self,
+        split: str,
+        seed: int | None = None,
+        lengths: np.ndarray | None = None,
+        place: tuple[int, int] | None = None,
+    ) -> DataLoader[Batch]:
+        trainers = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        rank, world_size = place or trainers
         table, is_paired = self.examples[split], self.pair_by_label and split == "train"
         sampler = GlobalBatches(
             len(table),
