@@ -114,7 +114,7 @@ def train(teacher: SignalSource, batches: list[Batch], size: Size, device: torch
 def bert(num_layers: int, width: int) -> BertForSequenceClassification:
     sizes = {"hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": width // 16}
     return BertForSequenceClassification(
-        BertConfig(vocab_size=VOCABULARY, num_hidden_layers=num_layers, num_labels=LABELS, **sizes)
+        BertConfig(vocab_size=VOCABULARY, num_hidden_layers=num_layers, num_labels=LABELS, **sizes)  # type: ignore[call-arg]
     )
 
 

@@ -126,7 +126,8 @@ def test_prune_keeps_what_is_whole_and_used(potstill: Potstill, texts: list[str]
         assert potstill("cache", "prune", "signals", *options).code == 0
         assert file.exists()
     for path in file.parent.iterdir():
-        os.utime(path, (time.time() - 3 * 86_400,) * 2)
+        three_days_ago = time.time() - 3 * 86_400
+        os.utime(path, (three_days_ago, three_days_ago))
     assert potstill("cache", "prune", "signals", "unused_days=2").code == 0
     assert not file.parent.exists()
 

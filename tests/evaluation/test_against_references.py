@@ -44,7 +44,7 @@ def test_mcnemar_is_that_of_statsmodels(table: tuple[int, int, int, int]) -> Non
     both, only_first, only_second, neither = table
     theirs = their_mcnemar([[both, only_first], [only_second, neither]], exact=True)
     p_value, discordant = mcnemar(*answers(*table))
-    assert p_value == pytest.approx(theirs.pvalue)
+    assert p_value == pytest.approx(theirs.pvalue)  # type: ignore[attr-defined]
     assert discordant == [only_first, only_second]
 
 
@@ -57,7 +57,7 @@ def test_wilson_is_that_of_statsmodels(right: int, n: int) -> None:
 @pytest.mark.parametrize("p_values", [[], [0.2], [0.01, 0.04, 0.03, 0.005], [0.9, 0.5, 0.5, 1.0], [0.02, 0.02]])
 def test_holm_is_that_of_statsmodels(p_values: list[float]) -> None:
     theirs = multipletests(p_values, method="holm")[1] if p_values else []
-    assert holm(p_values) == pytest.approx(list(theirs))
+    assert holm(p_values) == pytest.approx(list(theirs))  # type: ignore[arg-type]
 
 
 def test_the_bootstrap_covers_the_truth_as_often_as_it_says() -> None:

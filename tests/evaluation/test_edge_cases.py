@@ -79,7 +79,7 @@ def test_a_slice_of_one_item_says_so_and_is_never_green() -> None:
 
 
 def test_models_that_are_always_wrong_do_not_ship() -> None:
-    wrong = {name: Echo(rotation=1) for name in ("teacher", "student", "baseline")}
+    wrong: dict[str, Any] = {name: Echo(rotation=1) for name in ("teacher", "student", "baseline")}
     report = judged(**wrong)
     overall = report["models"]["student"]["overall"]
     assert (overall["accuracy"], overall["against_teacher"]["retention"]) == (0.0, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,7 +62,7 @@ def test_divergence_overlap_and_entropy_are_those_of_the_distributions() -> None
     logits = [torch.randn(4, 12, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)]
     batch = Batch({"pixel_values": torch.zeros(4, 12)}, torch.zeros(4, dtype=torch.long), tuple("abcd"))
     models = {name: ModelUnderTest(Fixed(each)) for name, each in zip(("teacher", "student"), logits, strict=True)}
-    found = predict_all(models, [batch], IMAGES)["student"]
+    found: Any = predict_all(models, [batch], IMAGES)["student"]
     p, q = (each.double().softmax(-1) for each in logits)
     np.testing.assert_allclose(found.kl, (p * (p / q).log()).sum(-1), rtol=1e-4)
     np.testing.assert_allclose(found.entropy, -(q * q.log()).sum(-1), rtol=1e-5)

@@ -29,6 +29,7 @@ def test_the_most_frequent_label_is_given_to_everything() -> None:
     assert tested is not None
     assert majority([-100, -100], 3, IMAGES) is None
     signal = tested.source.signal(answers([0, 1], [0, 1]), IMAGES.output)  # type: ignore[union-attr]
+    assert signal.logits is not None
     torch.testing.assert_close(signal.logits.exp(), torch.tensor([[1.0, 2.0, 3.0]] * 2) / 6)
 
 

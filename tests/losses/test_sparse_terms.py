@@ -73,6 +73,7 @@ def test_the_gradient_is_the_derivative_of_the_value(name: str, mode: str, ragge
         step.student_logits = student_logits
         return loss_of(objective, step)
 
+    assert step.student_logits is not None
     assert torch.autograd.gradcheck(loss, (step.student_logits,))
 
 

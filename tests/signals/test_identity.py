@@ -28,7 +28,8 @@ class Setting:
     """All that a cache is of; a test changes one thing."""
 
     def __init__(self, tokenizer_path: str) -> None:
-        self.model, self.labels, self.order, self.needs = model(TASK), LABELS, None, NEEDS
+        self.model, self.labels, self.needs = model(TASK), LABELS, NEEDS
+        self.order: list[int] | None = None
         self.tokenizer: Any = AutoTokenizer.from_pretrained(tokenizer_path)
 
     def teacher(self, root: Path, *, write: bool = True) -> Any:
@@ -110,9 +111,11 @@ def test_a_changed_text_is_another_example(tmp_path: Path) -> None:
     changed = asked.take([3])
     changed.keys = (changed.keys[0] + "!",)
     changed.inputs["input_ids"][0, 0] += 1
-    found = teacher.signal(changed, NEEDS).logits
-    assert teacher.live.num_examples == 17
-    assert not torch.equal(found, teacher.signal(asked.take([3]), NEEDS).logits)
+    found, known = (teacher.signal(each, NEEDS).logits for each in (changed, asked.take([3])))
+    assert teacher.live.num_examples == 17  # type: ignore[attr-defined]
+    assert found is not None
+    assert known is not None
+    assert not torch.equal(found, known)
 
 
 def test_a_form_is_named_where_another_is_there(tmp_path: Path) -> None:

@@ -30,4 +30,4 @@ def test_a_log_probability_in_8_bits_is_off_by_half_a_step() -> None:
     found = from_levels(to_levels(log_p))
     step = 2 * 40.0 * np.sqrt(log_p / -40.0) / 255  # of -40 (b / 255)^2
     assert (np.abs(found - log_p) <= 0.5 * step + 40.0 / 255**2).all()
-    assert from_levels(to_levels(np.float32([0.0, -100.0]))).tolist() == [0.0, -40.0]
+    assert from_levels(to_levels(np.array([0.0, -100.0], dtype=np.float32))).tolist() == [0.0, -40.0]

@@ -62,7 +62,8 @@ def _check_columns(sources: Mapping[str, LiveTeacher | CachedTeacher | Remembere
     for key, head in sizes.items():
         if first is not None and head is not None and head.weight.shape[0] != first.weight.shape[0]:
             problem = f"has {head.weight.shape[0]} columns, and {first_key} has {first.weight.shape[0]}."
-            raise UserError(f"{key}.path", sources[key].model.name_or_path, problem, "Take models of one vocabulary.")
+            path = sources[key].model.name_or_path  # type: ignore[union-attr]
+            raise UserError(f"{key}.path", path, problem, "Take models of one vocabulary.")
 
 
 def _check_routes(config: TrainConfig, source: Source, members: Mapping[str, Member], split: str) -> None:

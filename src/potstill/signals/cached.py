@@ -84,7 +84,7 @@ class CachedTeacher(AskedOnce[Record]):
             store.layout = layouts
         assert store.layout == layouts, "the teacher's answers changed their shape"
         encoded = self._encoded(parts, batch)
-        asked = {key: record for key, record, _ in encoded}
+        asked: dict[str, Record] = {key: record for key, record, _ in encoded}
         if self.is_writing:
             self._keep(encoded, layouts)
         return asked

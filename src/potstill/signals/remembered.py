@@ -51,4 +51,5 @@ class RememberedTeacher(AskedOnce[Tensor]):
         return asked
 
     def _together(self, answers: Sequence[Tensor], batch: Batch) -> Signal:
-        return Signal(**{self._kept: torch.stack(list(answers)).to(batch.labels.device)})
+        kept: dict[str, Any] = {self._kept: torch.stack(list(answers)).to(batch.labels.device)}
+        return Signal(**kept)

@@ -41,7 +41,7 @@ class SeveralTeachers:
 
     def __init__(self, members: Mapping[str, Member], combine: Combine, task: Task) -> None:
         self.members, self.combine, self.task = dict(members), combine, task
-        self.model = nn.ModuleList([member.source.model for member in members.values()])
+        self.model = nn.ModuleList([member.source.model for member in members.values()])  # type: ignore[list-item]
 
     def signal(self, batch: Batch, needs: Needs) -> Signal:
         """Logits only: hidden states of several models have no mean, and were refused."""
