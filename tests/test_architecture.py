@@ -28,6 +28,10 @@ MAY_IMPORT = {
     "evaluation/metrics.py": ARITHMETIC,
     "evaluation/statistics.py": ARITHMETIC,
     "evaluation/slices.py": ARITHMETIC,
+    "audit/*.py": (
+        *("numpy", "scipy", "sklearn", "datasketch", "sliceline", "cleanlab"),
+        *("potstill.audit", "potstill.data.content", "potstill.errors", "potstill.evaluation.statistics"),
+    ),
     "signals/protocol.py": ("torch", "potstill.data.batch"),
     "data/batch.py": ("torch",),
     "errors.py": (),
@@ -143,6 +147,7 @@ def undeclared_imports(root: Path) -> list[str]:
     extras = [texts for extra, texts in project["optional-dependencies"].items() if extra != "dev"]
     declared = {Requirement(text).name.lower() for texts in (project["dependencies"], *extras) for text in texts}
     known = {*sys.stdlib_module_names, "potstill", "hydra_plugins", ""}
+    known |= {name.replace("-", "_") for name in declared}  # of an extra that is not installed
     for module, distributions in importlib.metadata.packages_distributions().items():
         if declared & {distribution.lower().replace("_", "-") for distribution in distributions}:
             known.add(module)

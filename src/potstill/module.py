@@ -121,6 +121,7 @@ class DistillationModule(pl.LightningModule):
             num_examples=self.num_examples,
             members=signal.members,
             lengths=self.task.lengths(batch),
+            teacher_sparse=signal.sparse,
         )
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002  Lightning's name

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from potstill.data.batch import Batch
 from potstill.models.forward import forward
+from potstill.models.head import below_head, logits_of
 from potstill.models.task import Task
 from potstill.signals.protocol import Needs, Signal
 
@@ -24,7 +25,7 @@ class LiveTeacher:
 
     def __init__(self, model: PreTrainedModel, task: Task, label_order: list[int] | None) -> None:
         self.model = model.requires_grad_(False).eval()
-        self.task = task
+        self.task, self.label_order = task, label_order
         self._label_order = None if label_order is None else torch.tensor(label_order)
 
     def signal(self, batch: Batch, needs: Needs) -> Signal:
@@ -36,6 +37,18 @@ class LiveTeacher:
         with torch.no_grad(), torch.autocast(batch.labels.device.type, enabled=False):
             output = forward(self.model, batch, self.task, needs)
         return Signal(self._ordered(output.logits), output.hidden, output.embeddings)
+
+    def below_head(self, batch: Batch, needs: Needs) -> tuple[Tensor, Signal]:
+        """What the head of a language model would get, `[N, D]`, in place of the logits in `needs`, and the rest."""
+        self.model.eval()
+        with torch.no_grad(), torch.autocast(batch.labels.device.type, enabled=False):
+            hidden_ND, output = below_head(self.model, batch, self.task, needs)
+        return hidden_ND, Signal(hidden=output.hidden)
+
+    def logits_of(self, hidden_ND: Tensor) -> Tensor:
+        """The head's answer to what `below_head` gave."""
+        with torch.no_grad(), torch.autocast(hidden_ND.device.type, enabled=False):
+            return logits_of(self.model, hidden_ND)
 
     def to(self, device: torch.device) -> LiveTeacher:
         self.model.to(device)  # type: ignore[arg-type]
