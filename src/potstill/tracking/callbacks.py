@@ -139,7 +139,8 @@ class Throughput(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        now, counts = time.perf_counter(), pl_module.local_rows
+        module: Any = pl_module
+        now, counts = time.perf_counter(), module.local_rows
         self._steps.append((now - self._mark, counts["scored"], counts["positions"]))
         self._mark = now
         if not pl_module.is_logged:
