@@ -35,7 +35,7 @@ from potstill.config.schema import TrainConfig
 from potstill.data.batch import Batch
 
 WARM_STEPS, NUM_STEPS = 20, 200
-NUM_ROUNDS = {"smoke": 2, "cpu": 15, "gpu": 15}
+NUM_ROUNDS = {"cpu": 7, "gpu": 15}
 TEMPERATURE = 2.0
 TOLERANCE = 1e-4  # of a weight after all steps; summation order differs
 MODEL = {"model_type": "vit", "image_size": 8, "patch_size": 4, "num_channels": 1, "num_hidden_layers": 2}
@@ -46,8 +46,10 @@ Clock = Callable[[], None]
 
 def measured(suite: str) -> Report:
     """The difference per step, in milliseconds, by wall and by CPU time."""
+    if suite not in NUM_ROUNDS:
+        return Report()
     if suite == "gpu" and not torch.cuda.is_available():
-        return Report({"step_ms_wall": measure.not_measured("no accelerator"), **_none("step_ms_cpu")})
+        return Report({f"step_ms_{clock}": measure.not_measured("no accelerator") for clock in ("wall", "cpu")})
     logging.getLogger("potstill").setLevel(logging.ERROR)
     device = "cuda" if suite == "gpu" else "cpu"
     rounds: Rounds = {"potstill": [], "raw": []}
@@ -60,10 +62,6 @@ def measured(suite: str) -> Report:
         refuse_difference(weights["potstill"], weights["raw"])
     figures = {f"step_ms_{clock}": _per_step(rounds, clock) for clock in ("wall", "cpu")}
     return Report(figures, {suite: rounds})
-
-
-def _none(name: str) -> dict[str, Figure]:
-    return {name: measure.not_measured("no accelerator")}
 
 
 def _per_step(rounds: Rounds, clock: str) -> Figure:

@@ -7,7 +7,8 @@
 --check: exit code 1 where a goal is missed or a benchmark fails. A figure that could not be measured, for want of a
 peer or of hardware, is listed as such and is no miss.
 
-A goal is a line `"NAME/figure" = { at_most = 0.75 }`, or `at_least`; `why_missed` says of a known miss why.
+A goal is a line `"NAME/figure" = { at_most = 0.75 }`, or `at_least`; `why_missed` says of a known miss why,
+and `suites` names those it holds for, where the smoke suite is too small for it.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "cache_io": SUITES,
     "overhead": ("cpu", "gpu"),
     "padding": ("smoke", "cpu", "gpu"),
-    "sweep": SUITES,
+    "sweep": ("cpu", "gpu"),
 }
 LIMITS = ("at_most", "at_least")
-REASONS = ("why_missed",)
+BESIDES = ("why_missed", "suites")
 
 Reports = Mapping[str, Mapping[str, Any]]
 
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--check", type=Path, metavar="GOALS")
     options = parser.parse_args(arguments)
-    goals = read_goals(options.check) if options.check else {}
+    goals = of_suite(read_goals(options.check), options.suite) if options.check else {}
     names = [name for name in options.only if options.suite in BENCHMARKS[name]]
     with tempfile.TemporaryDirectory() as folder:
         reports = {name: report_of(name, options.suite, Path(folder)) for name in names}
@@ -79,10 +80,14 @@ def read_goals(file: Path) -> dict[str, dict[str, Any]]:
     """Raises ValueError for what is no goal: one that is not read would be met in silence."""
     goals = tomllib.loads(file.read_text(encoding="utf-8"))
     for name, goal in goals.items():
-        stranger = not isinstance(goal, dict) or set(goal) - {*LIMITS, *REASONS} or not set(goal) & set(LIMITS)
+        stranger = not isinstance(goal, dict) or set(goal) - {*LIMITS, *BESIDES} or not set(goal) & set(LIMITS)
         if stranger or name.partition("/")[0] not in BENCHMARKS:
             raise ValueError(f'{file}: "{name}" = {goal} is no goal: "NAME/figure" = {{ at_most = 0.75 }}')
     return goals
+
+
+def of_suite(goals: Mapping[str, dict[str, Any]], suite: str) -> dict[str, dict[str, Any]]:
+    return {name: goal for name, goal in goals.items() if suite in goal.get("suites", SUITES)}
 
 
 def compared(goals: Mapping[str, Mapping[str, Any]], reports: Reports) -> Iterator[str]:

@@ -59,6 +59,12 @@ def test_a_goal_that_would_not_be_read_is_refused(line: str, tmp_path: Path, mon
         run.read_goals(tmp_path / "goals.toml")
 
 
+def test_a_goal_of_other_suites_is_not_asked_of_this_one() -> None:
+    goals = {"head/time": {"at_most": 0.75, "suites": ["cpu"]}, "head/rate": {"at_least": 5.0}}
+    assert run.of_suite(goals, "cpu") == goals
+    assert run.of_suite(goals, "smoke") == {"head/rate": {"at_least": 5.0}}
+
+
 def test_reports_go_to_one_file_or_to_one_each(tmp_path: Path) -> None:
     run.write(tmp_path / "all.json", report(time=0.5))
     run.write(tmp_path / "each", report(time=0.5))
