@@ -212,13 +212,8 @@ class DistillationModule(pl.LightningModule):
         """Whether the step that begins is one of every `log_every`, or the last: known to all ranks alike."""
         step = self.global_step + 1
         ends = (self.num_steps, self.trainer.max_steps)
-<<<<<<< HEAD
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning sets it from outside
         return self.measures_terms or step in ends or step % max(every, 1) == 0
-=======
-        log_every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        return self.measures_terms or step in ends or step % max(log_every, 1) == 0
->>>>>>> w7c
 
     def _log(self, report: dict[str, Tensor], changing: dict[str, Any]) -> None:
         self.log("train/loss", report.pop("train/loss"), prog_bar=True)

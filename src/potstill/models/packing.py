@@ -201,13 +201,8 @@ def attention(
     groups = zip(*(each[0].split(sizes, dim=1) for each in (query, key, value)), strict=True)
     found = []
     for states, shape, mask in zip(groups, attention_mask.shapes, attention_mask.masks, strict=True):
-<<<<<<< HEAD
         queries, keys, values = (each.unflatten(1, shape).transpose(0, 1) for each in states)
         found.append(sdpa_attention_forward(module, queries, keys, values, mask, **options)[0].flatten(0, 1))
-=======
-        query, key, value = (each.unflatten(1, shape).transpose(0, 1) for each in states)
-        found.append(sdpa_attention_forward(module, query, key, value, mask, **options)[0].flatten(0, 1))
->>>>>>> w7c
     return torch.cat(found).unsqueeze(0), None
 
 

@@ -7,7 +7,7 @@ import math
 import time
 from collections import Counter, deque
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import pytorch_lightning as pl
 import rich
@@ -139,12 +139,8 @@ class Throughput(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-<<<<<<< HEAD
-        now, counts = time.perf_counter(), cast(dict[str, int], pl_module.local_rows)
-=======
         module: Any = pl_module
         now, counts = time.perf_counter(), module.local_rows
->>>>>>> w7c
         self._steps.append((now - self._mark, counts["scored"], counts["positions"]))
         self._mark = now
         if not pl_module.is_logged:
