@@ -74,10 +74,9 @@ def _first_rank(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _same_log_level() -> Iterator[None]:
     """Whatever a command sets: what a later test captures would depend on the order of tests."""
-    root = logging.getLogger()
-    level = root.level
+    logging.getLogger().setLevel(logging.WARNING)
     yield
-    root.setLevel(level)  # by its method, which empties the caches of all loggers
+    logging.getLogger().setLevel(logging.WARNING)
 
 
 @pytest.fixture

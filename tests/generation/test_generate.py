@@ -21,7 +21,7 @@ from potstill.generation.export import damage
 from potstill.generation.overlap import text_hash
 from potstill.tracking.lock import locked
 from tests.generation.servers import Running, endpoint, overrides, prompts_file
-from tests.tiers import one_and_others
+from tests.tiers import one_and_other_rows
 
 pytestmark = pytest.mark.slow  # an endpoint and a command or more, each
 
@@ -102,7 +102,7 @@ def test_every_failure_is_what_it_is_and_stops_no_other_row(server: Running, tmp
 
 
 @pytest.mark.parametrize(
-    ("word", "said"), one_and_others(("QUOTA", "exceeded your current quota"), ("MODEL", "does not exist"))
+    ("word", "said"), one_and_other_rows(("QUOTA", "exceeded your current quota"), ("MODEL", "does not exist"))
 )
 def test_what_needs_a_person_stops_at_once(word, said, server: Running, tmp_path: Path, potstill):
     given = overrides(server.url, prompts_file(tmp_path, [word, *ROWS]))
@@ -161,7 +161,7 @@ def test_a_cap_on_cost_is_never_passed_and_what_is_there_is_exported(server: Run
     assert manifest()["complete"]
 
 
-@pytest.mark.parametrize(("name", "cap"), one_and_others(("tokens", 300), ("calls", 7)))
+@pytest.mark.parametrize(("name", "cap"), one_and_other_rows(("tokens", 300), ("calls", 7)))
 def test_caps_on_calls_and_tokens(name, cap, server: Running, tmp_path: Path, potstill):
     given = overrides(server.url, prompts_file(tmp_path, ROWS))
     assert potstill("generate", *given, f"budget.{name}={cap}").code == 1
@@ -232,7 +232,7 @@ def test_a_server_that_stops_for_a_while_costs_nothing_but_time(tmp_path: Path, 
 
 @pytest.mark.parametrize(
     ("asked", "key"),
-    one_and_others(
+    one_and_other_rows(
         (["+generation.body.response_format={type: json_object}"], "generation.body.response_format"),
         (["+generation.body.logprobs=true"], "generation.body.logprobs"),
     ),

@@ -317,10 +317,10 @@ def test_what_cannot_be_resumed_is_refused_and_nothing_is_written(cut_run, potst
     assert "data='data' has changed since the run was started" in refused("--resume", CUT)
     Path("train.jsonl").write_text(data)
 
-    config = Path(teacher, "README.md")
-    config.write_text("other")
+    added = Path(teacher, "generation_config.json")
+    added.write_text("{}")
     shown = refused("--resume", CUT)
-    config.unlink()
+    added.unlink()
     assert f"teacher='{teacher}' has changed" in shown
     assert "--allow-changed teacher" in shown
 

@@ -64,4 +64,5 @@ def costs(evaluation: dict[str, Any], model: str) -> dict[str, Any]:
     """Size, and what was measured of its speed."""
     measured = evaluation.get("measured", {}).get("models", {}).get(model, {})
     timed = {name: value for name, value in measured.items() if name != "mixes"}
-    return {**evaluation["models"][model]["size"], **timed}
+    found = evaluation["models"][model]
+    return {**found.get("size", found.get("cost", {})), **timed}  # cost: all of it, in schema_version 1
