@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "evaluation/metrics.py": ARITHMETIC,
     "evaluation/statistics.py": ARITHMETIC,
     "evaluation/slices.py": ARITHMETIC,
-    "signals/protocol.py": ("torch", "potstill.data.batch"),
+    "signals/protocol.py": ("torch", "potstill.data.batch", "potstill.losses.heads"),
     "data/batch.py": ("torch",),
     "errors.py": (),
 }

@@ -21,9 +21,11 @@ def diagnose(step: Step, total_rows: dict[str, int]) -> dict[str, Tensor]:
     teacher_entropy: nats. kl: KL(teacher || student) at temperature 1, nats. agreement: share of rows with equal top-1.
     Of models with different columns, which terms on relations take, the entropy alone.
     """
-    if step.student_logits is None or step.teacher_logits is None:
+    found = dict(step.compared)
+    if step.student_logits is not None and step.teacher_logits is not None:
+        found = _compared(step.student_logits, step.teacher_logits)
+    if not found:
         return {}
-    found = _compared(step.student_logits, step.teacher_logits)
     found["teacher_entropy"] = found.pop("entropy")
     return {name: mean_over(values_N, total_rows["scored"]) for name, values_N in found.items()}
 

@@ -19,6 +19,7 @@ from potstill.errors import UserError, nearest_hint
 from potstill.losses import divergence, response
 from potstill.losses.layers import Layers
 from potstill.losses.projection import PROJECTORS
+from potstill.losses.row_forms import Form, Kind
 
 Rows = Literal["labelled", "scored", "positions", "examples"]
 
@@ -61,6 +62,11 @@ class Term(nn.Module):
     def teacher_taps(self) -> tuple[str, ...]:
         """The same of `teacher_hidden`."""
         return ()
+
+    @property
+    def form(self) -> Form | None:
+        """The loss in closed form, where its gradient in the logits is known (`losses/row_forms.py`)."""
+        return None
 
     @property
     def by_layer(self) -> bool:
@@ -138,6 +144,10 @@ class CrossEntropy(Term):
         self.require_number("label_smoothing", "a number from 0 to 1", lambda share: 0.0 <= share <= 1.0)
         self.require_focus()
 
+    @property
+    def form(self) -> Form | None:
+        return None if self.focus else Form("ce", smoothing=self.label_smoothing)
+
     def forward(self, student_logits: Tensor, labels: Tensor) -> Tensor:
         values_N = response.cross_entropy(student_logits, labels, label_smoothing=self.label_smoothing)
         return response.focused(values_N, self.focus)
@@ -201,6 +211,11 @@ class DivergenceTerm(LogitTerm):
         """What the objective gets of the divergence's values."""
         return response.focused(values_N, self.focus)
 
+    def plain_form(self, kind: Kind, **options: float) -> Form | None:
+        """The closed form called `kind`, where neither logits nor values are changed around it."""
+        scale = float(self.temperature**2) if self.t2_scaling else 1.0
+        return None if self.standardise or self.focus else Form(kind, float(self.temperature), scale, **options)
+
     @property
     def tempering(self) -> Tempering:
         return {"temperature": self.temperature, "t2_scaling": self.t2_scaling}
@@ -209,12 +224,20 @@ class DivergenceTerm(LogitTerm):
 class ForwardKL(DivergenceTerm):
     """KL(teacher || student) (`divergence.forward_kl`): knowledge distillation."""
 
+    @property
+    def form(self) -> Form | None:
+        return self.plain_form("forward_kl")
+
     def divergence(self, student_NC: Tensor, teacher_NC: Tensor) -> Tensor:
         return divergence.forward_kl(student_NC, teacher_NC, **self.tempering)
 
 
 class ReverseKL(DivergenceTerm):
     """KL(student || teacher) (`divergence.reverse_kl`)."""
+
+    @property
+    def form(self) -> Form | None:
+        return self.plain_form("reverse_kl")
 
     def divergence(self, student_NC: Tensor, teacher_NC: Tensor) -> Tensor:
         return divergence.reverse_kl(student_NC, teacher_NC, **self.tempering)
@@ -229,6 +252,11 @@ class JSD(DivergenceTerm):
     def validate(self) -> None:
         super().validate()
         self.require_number("beta", "a number from 0 (forward KL) to 1 (reverse KL)", lambda beta: 0.0 <= beta <= 1.0)
+
+    @property
+    def form(self) -> Form | None:
+        ends: dict[float, Kind] = {0.0: "forward_kl", 1.0: "reverse_kl"}
+        return self.plain_form(ends.get(self.beta, "jsd"), beta=float(self.beta))
 
     def divergence(self, student_NC: Tensor, teacher_NC: Tensor) -> Tensor:
         return divergence.jsd(student_NC, teacher_NC, beta=self.beta, **self.tempering)

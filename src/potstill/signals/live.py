@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from potstill.data.batch import Batch
 from potstill.models.forward import forward
+from potstill.models.output_layer import output_layer
 from potstill.models.task import Task
 from potstill.signals.protocol import Needs, Signal
 
@@ -35,7 +36,12 @@ class LiveTeacher:
         # no_grad, not inference_mode: a student's graph may save these tensors for its backward
         with torch.no_grad(), torch.autocast(batch.labels.device.type, enabled=False):
             output = forward(self.model, batch, self.task, needs)
-        return Signal(self._ordered(output.logits), output.hidden, output.embeddings)
+        return Signal(self._ordered(output.logits), output.hidden, output.embeddings, head=output.head)
+
+    @property
+    def gives_head(self) -> bool:
+        """Whether rows before its output layer say all that its logits do."""
+        return self.task.is_causal and self._label_order is None and output_layer(self.model) is not None
 
     def to(self, device: torch.device) -> LiveTeacher:
         self.model.to(device)  # type: ignore[arg-type]
