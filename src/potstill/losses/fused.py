@@ -180,12 +180,18 @@ class _Pass:
         )
         logits_NC = products.logits(rows)
         target = taken(self.teacher, rows) if teacher is None else teacher.logits(rows)
-        found = math(logits_NC, target, self.labels[rows], weights_T, compiled=self.options.compiled)
-        gradient_NC = products.factor(logits_NC)
+        found, gradient_NC = math(
+            logits_NC,
+            target,
+            self.labels[rows],
+            weights_T,
+            dtype=products.factor_dtype,
+            compiled=self.options.compiled,
+        )
         if of_hidden is not None:
             of_hidden[rows] = products.hidden_gradient(gradient_NC)
         if of_weight is not None:
             products.add_weight_gradient(gradient_NC, rows, of_weight)
         if of_bias is not None:
-            of_bias += logits_NC.sum(dim=0, dtype=of_bias.dtype)
+            of_bias += gradient_NC.sum(dim=0, dtype=of_bias.dtype)
         return found

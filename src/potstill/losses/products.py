@@ -50,10 +50,6 @@ class Products:
             weight = weight.to(factor_dtype)
         return cls(rows.head, hidden.to(factor_dtype), weight, factor_dtype, logits_dtype)
 
-    def factor(self, gradient_NC: Tensor) -> Tensor:
-        """A gradient in the logits, as it is multiplied."""
-        return gradient_NC.to(self.factor_dtype)
-
     def logits(self, rows: slice) -> Tensor:
         """The products of some rows, before the head's scale and cap; they last until the next call."""
         hidden_ND = self.hidden[rows]

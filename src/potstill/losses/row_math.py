@@ -9,8 +9,10 @@ autograd on the same block. A block is small enough that a CPU's cache holds it 
 from __future__ import annotations
 
 import functools
+import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -22,6 +24,7 @@ from potstill.losses.row_forms import Block, Form, centred, dot, values_and_grad
 from potstill.losses.sparse import TopK
 
 BLOCK_BYTES = {"cpu": 2**19, "cuda": 2**26}  # of one model's logits in float32
+HAS_TRITON = importlib.util.find_spec("triton") is not None
 DIAGNOSED = ("entropy", "kl", "agreement")
 
 Target = Tensor | TopK | None
@@ -53,22 +56,44 @@ class RowMath:
     diagnose: bool
 
     def __call__(
-        self, student_NC: Tensor, target: Target, labels_N: Tensor, weights_T: Tensor, *, compiled: bool = False
-    ) -> list[Tensor]:
-        """Values of every term, then the diagnostics, `[N]` each. The gradient takes the place of `student_NC`.
+        self,
+        student_NC: Tensor,
+        target: Target,
+        labels_N: Tensor,
+        weights_T: Tensor,
+        *,
+        dtype: torch.dtype,
+        compiled: bool = False,
+    ) -> tuple[list[Tensor], Tensor]:
+        """Values of every term, then the diagnostics, `[N]` each, and the gradient in the student's products, in `dtype`.
 
-        target: the teacher's products, used up; or its logits, or top-k. weights_T: of each term's values in the loss.
+        student_NC: products, used up. target: the teacher's products, used up; or its logits, or top-k. weights_T: of
+        each term's values in the loss.
         """
+        if kernel := self._kernel(student_NC, target):
+            heads = self.student, self.teacher or Finish()
+            weights = self._weights(weights_T, labels_N)
+            forms = [term.form for term in self.terms]
+            diagnose = self.diagnose and target is not None
+            return kernel.run(forms, heads, student_NC, target, labels_N, weights, diagnose=diagnose, dtype=dtype)
         if compiled and all(term.form for term in self.terms):
             found, gradient_NC = _compiled(self)(student_NC, target, labels_N, weights_T)
-            student_NC.copy_(gradient_NC)
-            return found
+            return found, gradient_NC.to(dtype)
         parts = []
         for rows in _blocks(student_NC):
             found, gradient_RC = self.block(student_NC[rows], taken(target, rows), labels_N[rows], weights_T)
             student_NC[rows].copy_(gradient_RC)
             parts.append(found)
-        return [torch.cat(each) for each in zip(*parts, strict=True)]
+        return [torch.cat(each) for each in zip(*parts, strict=True)], student_NC.to(dtype)
+
+    def _kernel(self, student_NC: Tensor, target: Target) -> ModuleType | None:
+        """Where there is one for this device and these terms."""
+        plain = student_NC.dtype == torch.float32 and not isinstance(target, TopK)
+        if not (student_NC.is_cuda and plain and HAS_TRITON):
+            return None
+        from potstill.losses import row_kernel
+
+        return row_kernel if row_kernel.supports([term.form for term in self.terms]) else None
 
     def block(
         self, student_RC: Tensor, target: Target, labels_R: Tensor, weights_T: Tensor
