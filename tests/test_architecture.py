@@ -23,7 +23,12 @@ Check = Callable[[Path], list[str]]
 ARITHMETIC = ("numpy", "scipy", "sklearn", "torch", "potstill.errors")
 # All that these files of src/potstill may import, besides the standard library. By prefix of the dotted name.
 MAY_IMPORT = {
-    "losses/*.py": ("torch", "potstill.losses", "potstill.errors"),
+    "losses/*.py": (
+        "torch",
+        "triton",
+        "potstill.losses",
+        "potstill.errors",
+    ),  # triton: a part of torch for accelerators
     "objective.py": ("torch", "potstill.losses", "potstill.errors", "potstill.signals.protocol", "potstill.data.batch"),
     "evaluation/metrics.py": ARITHMETIC,
     "evaluation/statistics.py": ARITHMETIC,
@@ -142,7 +147,7 @@ def undeclared_imports(root: Path) -> list[str]:
     project = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = [texts for extra, texts in project["optional-dependencies"].items() if extra != "dev"]
     declared = {Requirement(text).name.lower() for texts in (project["dependencies"], *extras) for text in texts}
-    known = {*sys.stdlib_module_names, "potstill", "hydra_plugins", ""}
+    known = {*sys.stdlib_module_names, "potstill", "hydra_plugins", "triton", ""}  # triton comes with torch
     for module, distributions in importlib.metadata.packages_distributions().items():
         if declared & {distribution.lower().replace("_", "-") for distribution in distributions}:
             known.add(module)

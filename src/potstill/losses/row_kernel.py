@@ -1,4 +1,4 @@
-"""The row math as one Triton kernel, for accelerators: two passes over a row, three where the gradient needs a sum first.
+"""The row math as one Triton kernel: two passes over a row, three where the gradient needs a sum first.
 
 The same as `row_math.RowMath.block`, which is its reference, for a cross-entropy, one divergence, or both. It imports
 triton, which comes with torch for CUDA: import this file only where there is an accelerator.
@@ -65,9 +65,8 @@ def run(
         STUDENT_CAP=student.soft_cap is not None, TEACHER_CAP=teacher.soft_cap is not None,
         LIMIT=LARGEST, BLOCK=BLOCK, num_warps=8,
     )  # fmt: skip
-    return [out[int(form.kind in KINDS)] for form in forms] + (
-        [out[2], out[3], out[4]] if diagnose else []
-    ), gradient_NC
+    values = [out[int(form.kind in KINDS)] for form in forms]
+    return [*values, *(out[2:] if diagnose else ())], gradient_NC
 
 
 @triton.jit

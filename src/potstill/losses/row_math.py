@@ -65,7 +65,7 @@ class RowMath:
         dtype: torch.dtype,
         compiled: bool = False,
     ) -> tuple[list[Tensor], Tensor]:
-        """Values of every term, then the diagnostics, `[N]` each, and the gradient in the student's products, in `dtype`.
+        """Values of every term, then the diagnostics, `[N]` each; the gradient in the student's products, in `dtype`.
 
         student_NC: products, used up. target: the teacher's products, used up; or its logits, or top-k. weights_T: of
         each term's values in the loss.
