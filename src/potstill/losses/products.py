@@ -44,6 +44,8 @@ class Products:
             logits_dtype = factor_dtype
         elif torch.is_autocast_enabled(device):
             factor_dtype = torch.get_autocast_dtype(device)
+        if factor_dtype == torch.float16:  # a row's gradient, divided by all rows, would be too small for it
+            factor_dtype = torch.float32
         if logits_dtype.itemsize < factor_dtype.itemsize or (logits_dtype != factor_dtype and device != "cuda"):
             factor_dtype = logits_dtype
         if factor_dtype.itemsize <= weight.dtype.itemsize:
