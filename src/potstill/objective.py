@@ -219,6 +219,11 @@ class Objective(nn.Module):
     def _mean(self, name: str, values: Tensor, total_rows: Mapping[str, Tensor | int]) -> Tensor:
         return mean_over(values, total_rows[self._terms()[name].rows])
 
+    @property
+    def _is_tempered_by_step(self) -> bool:
+        """Then what is compiled for one temperature would be compiled anew at every step."""
+        return any(set(options) - {"weight"} for options in self.schedules.values())
+
     def _row_terms(self) -> dict[str, RowTerm]:
         found = row_terms(self._terms())
         assert found is not None, "a term needs all rows at once"
@@ -234,8 +239,9 @@ class Objective(nn.Module):
             name: weight_of_row(own[name].weight if weighted else 1.0, total_rows[own[name].rows]) for name in terms
         }
         teacher = step.teacher_logits if step.teacher_head is None else step.teacher_head
+        options = replace(self.fusing, compiled=self.fusing.compiled and not self._is_tempered_by_step)
         return fused(
-            step.student_head, teacher, step.labels, terms, weights, diagnose=weighted or not terms, options=self.fusing
+            step.student_head, teacher, step.labels, terms, weights, diagnose=weighted or not terms, options=options
         )
 
     def _terms(self) -> dict[str, Term]:
