@@ -118,15 +118,6 @@ ROUTED += ["+teacher.members.a.routes=[no,up]", "+teacher.members.b.routes=[yes,
 COPIED = [*SOURCE, *TEACHER, "student=teacher_layers", "student.config.num_hidden_layers=1"]
 
 Row = tuple[list[str], str, Callable[[Parts], Any]]
-
-
-def share_of_loss(parts: Parts) -> float:
-    """Of the first batch, before any step."""
-    batch = parts.batches[0]
-    loss, _ = parts.objective(parts.module.step_of(batch), parts.module.task.count_rows(batch))
-    return float(loss)
-
-
 EFFECTS: dict[str, Row] = {
     "run.experiment": ([], "run.experiment=other", lambda p: p.config.run.dir.split("/")[1]),
     "run.name": (["run.name=first"], "run.name=other", lambda p: p.config.run.dir),
@@ -220,12 +211,9 @@ EFFECTS: dict[str, Row] = {
         *([*TAUGHT, "hardware.strategy=fsdp"], "hardware.shard_teacher=true"),
         lambda p: [type(weight) for weight in sharded(p).teacher.parameters()],
     ),
-    "hardware.compile": (
-        *(TEXT, "hardware.compile=true"),
-        lambda p: p.module.student._compiled_call_impl is None,
-    ),
+    "hardware.compile": (TEXT, "hardware.compile=true", lambda p: p.module.student._compiled_call_impl is None),
     "hardware.fused_head": (DECODER, "hardware.fused_head=false", lambda p: p.module.fuses),
-    "hardware.logits_dtype": (DECODER, "hardware.logits_dtype=bfloat16", share_of_loss),
+    "hardware.logits_dtype": (DECODER, "hardware.logits_dtype=bfloat16", lambda p: p.module.objective.fusing),
     "hardware.micro_batch_examples": (
         *(TEXT, "hardware.micro_batch_examples=3"),
         lambda p: len(list(p.module._pieces(p.batches[0]))),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -39,6 +41,23 @@ def test_neither_cuts_nor_padding_nor_a_term_beside_change_it(limits: tuple[int 
     found, metrics = one_step(_checked(cut), batch(TASK, left=2, right=5))
     assert relative_difference(found, expected) <= 1e-5
     assert metrics == pytest.approx(expected_metrics, rel=1e-4, abs=1e-6)
+
+
+def test_the_fast_mode_is_another_precision_of_the_same_loss() -> None:
+    losses = []
+    for dtype in (torch.bfloat16, torch.float32):
+        _, metrics = one_step(distillation(TASK, "ce", "kd", fusing=Options(logits_dtype=dtype)), batch(TASK))
+        losses.append(metrics["train/loss"])
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
+
+
+def test_a_model_first_met_in_a_step_is_asked_without_its_taps() -> None:
+    """To be asked, it runs on one token: what its layers say then is no signal."""
+    module = distillation(TASK, "ce", "hidden_mse")
+    module.student = copy.deepcopy(module.student)
+    step = module.step_of(batch(TASK))
+    assert all(len(states) == int(step.lengths.sum()) for states in step.student_hidden.values())
 
 
 def test_each_terms_own_gradient_is_measured_as_well() -> None:

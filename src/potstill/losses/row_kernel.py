@@ -114,6 +114,61 @@ def _slope_of(d, p, q, beta, LIMIT: tl.constexpr, KIND: tl.constexpr):
 
 
 @triton.jit
+def _normalisers(
+    row_ptr, num_classes, scale, cap, inv_temperature, HAS_CAP: tl.constexpr, FIND: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    """The largest logit, log sum exp beside it at temperature 1 and tempered; if FIND, the first largest's class."""
+    top = -float("inf")
+    total = 0.0
+    tempered = 0.0
+    first = 0
+    for start in range(0, num_classes, BLOCK):
+        columns = start + tl.arange(0, BLOCK)
+        z = _load(row_ptr, columns, columns < num_classes, scale, cap, HAS_CAP)
+        if FIND:
+            first = tl.where(tl.max(z, axis=0) > top, start + tl.argmax(z, axis=0), first)
+        top, total, tempered = _added(top, total, tempered, z, inv_temperature)
+    return top, tl.log(total), tl.log(tempered), first
+
+
+@triton.jit
+def _sum_of_slopes(
+    s_row, t_row, num_classes, s_top, s_log, t_top, t_log, inv_temperature, beta, s_scale, s_cap, t_scale, t_cap,
+    STUDENT_CAP: tl.constexpr, TEACHER_CAP: tl.constexpr, LIMIT: tl.constexpr, KIND: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """sum_c u_c, which every class's gradient needs."""
+    total = 0.0
+    for start in range(0, num_classes, BLOCK):
+        columns = start + tl.arange(0, BLOCK)
+        inside = columns < num_classes
+        s = _load(s_row, columns, inside, s_scale, s_cap, STUDENT_CAP)
+        t = _load(t_row, columns, inside, t_scale, t_cap, TEACHER_CAP)
+        log_q = tl.where(inside, (s - s_top) * inv_temperature - s_log, 0.0)
+        log_p = tl.where(inside, (t - t_top) * inv_temperature - t_log, 0.0)
+        p, q = tl.where(inside, tl.exp(log_p), 0.0), tl.where(inside, tl.exp(log_q), 0.0)
+        u, _rest = _slope_of(log_q - log_p, p, q, beta, LIMIT, KIND)
+        total += tl.sum(u, axis=0)
+    return total
+
+
+@triton.jit
+def _divergence(log_p, log_q, inside, of_student, beta, LIMIT: tl.constexpr, KIND: tl.constexpr):
+    """The gradient of some classes at temperature 1, and their part of the value."""
+    p, q = tl.where(inside, tl.exp(log_p), 0.0), tl.where(inside, tl.exp(log_q), 0.0)
+    if KIND == 1:
+        slope = q - p
+        value = p * (log_p - log_q)
+    elif KIND == 5:
+        slope = q - p
+        value = -p * log_q
+    else:
+        u, rest = _slope_of(log_q - log_p, p, q, beta, LIMIT, KIND)
+        slope = u - q * of_student
+        value = u + rest
+    return slope, tl.sum(value, axis=0)
+
+
+@triton.jit
 def _rows(
     s_ptr, t_ptr, label_ptr, g_ptr, out_ptr, ce_weight_ptr, kd_weight_ptr, s_stride, t_stride, g_stride,
     num_rows, num_classes, inv_temperature, value_scale, beta, s_scale, s_cap, t_scale, t_cap,
@@ -126,47 +181,20 @@ def _rows(
     label = tl.load(label_ptr + row)
     ce_weight = tl.load(ce_weight_ptr + row)
     kd_weight = tl.load(kd_weight_ptr + row) * value_scale * inv_temperature
-    s_top = -float("inf")
-    t_top = -float("inf")
-    s_total = 0.0
-    s_tempered = 0.0
-    t_total = 0.0
-    t_tempered = 0.0
-    s_first = 0
-    t_first = 0
-    for start in range(0, num_classes, BLOCK):
-        columns = start + tl.arange(0, BLOCK)
-        inside = columns < num_classes
-        s = _load(s_row, columns, inside, s_scale, s_cap, STUDENT_CAP)
-        if DIAGNOSE:
-            s_first = tl.where(tl.max(s, axis=0) > s_top, start + tl.argmax(s, axis=0), s_first)
-        s_top, s_total, s_tempered = _added(s_top, s_total, s_tempered, s, inv_temperature)
-        if HAS_TEACHER:
-            t = _load(t_row, columns, inside, t_scale, t_cap, TEACHER_CAP)
-            if DIAGNOSE:
-                t_first = tl.where(tl.max(t, axis=0) > t_top, start + tl.argmax(t, axis=0), t_first)
-            t_top, t_total, t_tempered = _added(t_top, t_total, t_tempered, t, inv_temperature)
-    s_log, s_log_tempered = tl.log(s_total), tl.log(s_tempered)
+    s_top, s_log, s_log_tempered, s_first = _normalisers(
+        s_row, num_classes, s_scale, s_cap, inv_temperature, STUDENT_CAP, DIAGNOSE, BLOCK
+    )
     if HAS_TEACHER:
-        t_log, t_log_tempered = tl.log(t_total), tl.log(t_tempered)
-
+        t_top, t_log, t_log_tempered, t_first = _normalisers(
+            t_row, num_classes, t_scale, t_cap, inv_temperature, TEACHER_CAP, DIAGNOSE, BLOCK
+        )
     of_student = 0.0
     if (KIND >= 2) and (KIND <= 4):
-        for start in range(0, num_classes, BLOCK):
-            columns = start + tl.arange(0, BLOCK)
-            inside = columns < num_classes
-            s = _load(s_row, columns, inside, s_scale, s_cap, STUDENT_CAP)
-            t = _load(t_row, columns, inside, t_scale, t_cap, TEACHER_CAP)
-            log_q = tl.where(inside, (s - s_top) * inv_temperature - s_log_tempered, 0.0)
-            log_p = tl.where(inside, (t - t_top) * inv_temperature - t_log_tempered, 0.0)
-            p, q = tl.where(inside, tl.exp(log_p), 0.0), tl.where(inside, tl.exp(log_q), 0.0)
-            u, rest = _slope_of(log_q - log_p, p, q, beta, LIMIT, KIND)
-            of_student += tl.sum(u, axis=0)
-
-    value = 0.0
-    label_logit = 0.0
-    entropy = 0.0
-    kl = 0.0
+        of_student = _sum_of_slopes(
+            s_row, t_row, num_classes, s_top, s_log_tempered, t_top, t_log_tempered, inv_temperature, beta,
+            s_scale, s_cap, t_scale, t_cap, STUDENT_CAP, TEACHER_CAP, LIMIT, KIND, BLOCK,
+        )  # fmt: skip
+    value, label_logit, entropy, kl = 0.0, 0.0, 0.0, 0.0
     for start in range(0, num_classes, BLOCK):
         columns = start + tl.arange(0, BLOCK)
         inside = columns < num_classes
@@ -178,14 +206,9 @@ def _rows(
             y = tl.where(inside, t - t_top, 0.0)
         if KIND > 0:
             log_q, log_p = z * inv_temperature - s_log_tempered, y * inv_temperature - t_log_tempered
-            p, q = tl.where(inside, tl.exp(log_p), 0.0), tl.where(inside, tl.exp(log_q), 0.0)
-            if (KIND == 1) or (KIND == 5):
-                gradient += kd_weight * (q - p)
-                value += tl.sum(p * (log_p - log_q), axis=0) if KIND == 1 else -tl.sum(p * log_q, axis=0)
-            else:
-                u, rest = _slope_of(log_q - log_p, p, q, beta, LIMIT, KIND)
-                gradient += kd_weight * (u - q * of_student)
-                value += tl.sum(u + rest, axis=0)
+            slope, part = _divergence(log_p, log_q, inside, of_student, beta, LIMIT, KIND)
+            gradient += kd_weight * slope
+            value += part
         if HAS_CE:
             is_label = columns == label
             gradient += ce_weight * (tl.exp(z - s_log) - tl.where(is_label, 1.0, 0.0))

@@ -46,6 +46,8 @@ def forward(model: nn.Module, batch: Batch, task: Task, needs: Needs) -> Output:
     batch = _right_padded(batch, task)
     inputs = _in_dtype_of(model, batch.inputs)
     logits = embeddings = head = None
+    if needs.head:  # a model that was not asked yet runs for it: before its taps listen
+        output_layer(model)
     with tapped(model, needs.taps) as hidden:
         if task.is_embedding:
             embeddings = _embeddings(model, inputs)
