@@ -1,10 +1,10 @@
 """The fused head against the bare products it consists of, naive full logits, Liger-Kernel and TRL.
 
-    OMP_NUM_THREADS=2 python -m benchmarks.head --suite cpu --out benchmarks/results/head.json
+    OMP_NUM_THREADS=1 python -m benchmarks.head --suite cpu --out benchmarks/results/head.json
     python -m benchmarks.head --suite gpu --out head_gpu.json
 
-Figures are ours over theirs: time (`time_over_*`, medians over rounds in which all run once) and extra memory at the
-peak (`memory_over_*`). A peer is measured once its value and gradients agree with ours. It needs torch and
+Figures are ours over theirs: `time/OURS_over_THEIRS`, of CPU time on CPUs, the median over rounds in which all run once,
+and `memory/OURS_over_THEIRS`, of what is needed beyond the inputs at the peak. A peer is measured once its value and gradients agree with ours. It needs torch and
 `potstill.losses`; peers where they are installed (the extra `parity`).
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -102,7 +102,7 @@ def disagreement(variant: str, given: Given, dtype: torch.dtype) -> str | None:
 
 
 def measure_shape(shape: Shape, dtype: torch.dtype, suite: str, began_at: float) -> Report:
-    """All pairs of one shape; figures `time_over_*` and `memory_over_*`, rounds and bytes."""
+    """All pairs of one shape: figures, rounds and bytes."""
     device = "cuda" if suite == "gpu" else "cpu"
     pairs = {"gpu": GPU_PAIRS, "smoke": SMOKE_PAIRS}.get(suite) or PAIRS[dtype]
     given = Given.of(shape, dtype, device)
@@ -119,19 +119,26 @@ def measure_shape(shape: Shape, dtype: torch.dtype, suite: str, began_at: float)
     synchronise = torch.cuda.synchronize if device == "cuda" else None
     rounds = measure.in_turns(runs, ROUNDS[suite], synchronise=synchronise)
     peaks = {name: peak_of(name, runs[name], shape, dtype, device) for name in names if not name.endswith("masked")}
-    return Report(dict(figures(pairs, reasons, rounds, peaks)), {"seconds": rounds, "peak_bytes": peaks})
+    return Report(
+        dict(figures(pairs, reasons, rounds, peaks, "wall" if device == "cuda" else "cpu")),
+        {"seconds": rounds, "peak_bytes": peaks},
+    )
 
 
 def figures(
-    pairs: Mapping[str, tuple[str, ...]], reasons: Mapping[str, str], rounds: Rounds, peaks: Mapping[str, int]
-) -> Any:
+    pairs: Mapping[str, tuple[str, ...]],
+    reasons: Mapping[str, str],
+    rounds: Rounds,
+    peaks: Mapping[str, int],
+    clock: str,
+) -> Iterator[tuple[str, Figure]]:
     for other, own_names in pairs.items():
         for own in own_names:
             name = f"{own}_over_{other}"
             if other in reasons:
                 yield f"time/{name}", not_measured(reasons[other])
                 continue
-            yield f"time/{name}", ratio(rounds, own, other, clock="wall")
+            yield f"time/{name}", ratio(rounds, own, other, clock)
             if own in peaks and other not in ("products", "ours", "ours_fast"):
                 yield f"memory/{name}", Figure(peaks[own] / peaks[other])
 
