@@ -3,9 +3,9 @@
     OMP_NUM_THREADS=1 python -m benchmarks.head --suite cpu --out benchmarks/results/head.json
     python -m benchmarks.head --suite gpu --out head_gpu.json
 
-Figures are ours over theirs: `time/OURS_over_THEIRS`, of CPU time on CPUs, the median over rounds in which all run once,
-and `memory/OURS_over_THEIRS`, of what is needed beyond the inputs at the peak. A peer is measured once its value and gradients agree with ours. It needs torch and
-`potstill.losses`; peers where they are installed (the extra `parity`).
+Figures are ours over theirs: `time/OURS_over_THEIRS`, of CPU time on CPUs, the median over rounds in which all run
+once, and `memory/OURS_over_THEIRS`, of what is needed beyond the inputs at the peak. A peer is measured once its value
+and gradients agree with ours. It needs torch, `potstill.losses` and what peers are installed (the extra `parity`).
 """
 
 from __future__ import annotations

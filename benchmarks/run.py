@@ -26,7 +26,9 @@ from benchmarks.measure import SUITES, Figure, not_measured, shown
 from potstill.tracking.manifest import write_json
 
 # name: the suites in which it has something to measure
-BENCHMARKS: dict[str, tuple[str, ...]] = {}
+BENCHMARKS: dict[str, tuple[str, ...]] = {
+    "head": ("smoke", "cpu", "gpu"),
+}
 LIMITS = ("at_most", "at_least")
 REASONS = ("why_missed",)
 
