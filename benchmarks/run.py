@@ -28,6 +28,8 @@ from potstill.tracking.manifest import write_json
 # name: the suites in which it has something to measure
 BENCHMARKS: dict[str, tuple[str, ...]] = {
     "head": ("smoke", "cpu", "gpu"),
+    "overhead": ("cpu", "gpu"),
+    "padding": ("smoke", "cpu", "gpu"),
 }
 LIMITS = ("at_most", "at_least")
 REASONS = ("why_missed",)

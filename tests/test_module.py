@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+import potstill.module
 from potstill.data.batch import IGNORE, Batch
 from potstill.errors import DivergedError
 from potstill.models.forward import forward
@@ -70,6 +71,13 @@ def test_every_step_logs_loss_terms_rate_norm_and_the_teacher(task: str) -> None
     assert metrics["train/loss"] == pytest.approx(weighted, rel=1e-5)
     norm = torch.cat([value.flatten() for value in gradients.values()]).norm()
     assert metrics["train/grad_norm"] == pytest.approx(float(norm), rel=1e-5)
+
+
+def test_a_step_that_is_not_logged_computes_no_metric(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, counted = distillation(TASK, "kd", num_steps=8), []
+    monkeypatch.setattr(potstill.module, "diagnose", lambda *_: counted.append(module.global_step) or {})
+    fit(module, [batch(TASK)] * 8, log_every_n_steps=3)
+    assert counted == [2, 5, 7], "every third, and the last"
 
 
 def test_without_a_teacher_nothing_is_said_of_one() -> None:

@@ -29,6 +29,7 @@ from potstill.losses.fused import Options
 from potstill.losses.response import cross_entropy
 from potstill.models.forward import forward
 from potstill.models.output_layer import output_layer
+from potstill.models.packing import packs
 from potstill.models.task import Task
 from potstill.objective import Objective, Step
 from potstill.optimisation import clip_grad_norm, options_of, own_part, parameter_groups, set_options
@@ -90,6 +91,8 @@ class DistillationModule(pl.LightningModule):
         self.num_skipped = 0
         self.asked = {"stop": False, "save": False}  # on this rank, by a callback
         self.agreed = dict(self.asked)  # asked on any rank before the last step
+        self.is_logged = True  # the step that runs: others pay for no metric
+        self.local_rows: dict[str, int] = {}  # of the last batch, this rank's share
         self.measures_terms = False  # at the next step, each term's gradient; set by a callback, alike on every rank
         self.term_gradients: TermGradients | None = None
         self.fault: str | None = None  # of this step, on any rank
@@ -133,6 +136,7 @@ class DistillationModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002  Lightning's name
         seed_step(self.seed, self.global_step, rank())
         changing = self.objective.begin_step(self.global_step, self.num_steps)
+        self.is_logged = self._is_logged()
         total_rows = self._count(batch)
         self.term_gradients = TermGradients(self.student) if self.measures_terms else None
         report: dict[str, Tensor] = {}
@@ -143,17 +147,14 @@ class DistillationModule(pl.LightningModule):
                 shares = self._backward(piece, total_rows)
             for name, value in shares.items():
                 report[name] = report[name] + value if name in report else value
-        changing |= self.objective.report()
+        if self.is_logged:
+            changing |= self.objective.report()
         if self.term_gradients:
             changing |= {f"grad_norm/{name}": norm for name, norm in self.term_gradients.norms().items()}
             self.term_gradients = None
         self._update()
-        report = with_means(add_over_ranks(report))
-        self.log("train/loss", report.pop("train/loss"), prog_bar=True)
-        self.log_dict(report)
-        self.log_dict({f"train/{name}": value for name, value in changing.items()})
-        if self.max_skipped:
-            self.log("train/skipped_steps", float(self.num_skipped))
+        if self.is_logged:
+            self._log(with_means(add_over_ranks(report)), changing)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         for piece in self._pieces(batch):
@@ -208,7 +209,8 @@ class DistillationModule(pl.LightningModule):
         if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
             scaler.unscale_(optimizer)  # Lightning leaves it to fused optimizers, whose step is after the clipping
         norm = clip_grad_norm(self, self.clip_norm)
-        self.log("train/grad_norm", norm)
+        if self.is_logged:
+            self.log("train/grad_norm", norm)
         has_scaler = scaler is not None
         if self.fault is None and not has_scaler and not torch.isfinite(norm):
             self.fault = self._gradient_fault()
@@ -225,6 +227,18 @@ class DistillationModule(pl.LightningModule):
         """Rows before the head instead of logits, where the terms take them."""
         return replace(needs, logits=False, head=True) if self.fuses and needs.logits else needs
 
+    def _is_logged(self) -> bool:
+        """Whether the step that begins is one of every `log_every`, or the last: known to all ranks alike."""
+        step = self.global_step + 1
+        ends = (self.num_steps, self.trainer.max_steps)
+        return self.measures_terms or step in ends or step % max(self.trainer.log_every_n_steps, 1) == 0
+
+    def _log(self, report: dict[str, Tensor], changing: dict[str, Any]) -> None:
+        self.log("train/loss", report.pop("train/loss"), prog_bar=True)
+        self.log_dict(report | {f"train/{name}": value for name, value in changing.items()})
+        if self.max_skipped:
+            self.log("train/skipped_steps", float(self.num_skipped))
+
     def _without_gradient(self, batch: Batch) -> list[str]:
         named = {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
         loss, _ = self.objective(self.step_of(batch), self.task.count_rows(batch))
@@ -234,13 +248,14 @@ class DistillationModule(pl.LightningModule):
     def _count(self, batch: Batch) -> dict[str, int]:
         """Rows of the global batch. What callbacks ask of all ranks travels along, where it costs nothing."""
         asked = {f"asked {name}": int(value) for name, value in self.asked.items()}
-        totals = sum_over_ranks({**self.task.count_rows(batch), **asked}, self.device)
+        self.local_rows = self.task.count_rows(batch)
+        totals = sum_over_ranks({**self.local_rows, **asked}, self.device)
         self.agreed = {name: totals.pop(f"asked {name}") > 0 for name in self.asked}
         return totals
 
     def _pieces(self, batch: Batch) -> list[Batch]:
         """Micro-batches, equally many on every rank: at each backward, the ranks wait for each other."""
-        pieces = cut(batch, self.max_examples, self.max_tokens)
+        pieces = cut(batch, self.max_examples, self.max_tokens, packs=packs(self.student))
         return pieces + [batch.empty()] * (max_over_ranks(len(pieces), self.device) - len(pieces))
 
     def _without_synchronisation(self) -> AbstractContextManager:
@@ -256,6 +271,8 @@ class DistillationModule(pl.LightningModule):
             self.fault = f"{self.objective.find_fault(step)}, in the micro-batch of examples {_some(piece.keys)}"
         self.manual_backward(loss * world_size())  # data-parallel strategies average gradients over ranks
         self.objective.update(step)
+        if not self.is_logged:
+            return {}
         report = {"train/loss": loss.detach()}
         report |= {f"train/term/{name}": value for name, value in terms.items()}
         if step.student_head is not None:
@@ -303,7 +320,10 @@ class DistillationModule(pl.LightningModule):
         optimizer.step()  # type: ignore[union-attr]
         optimizer.zero_grad()  # type: ignore[union-attr]
         schedule.step()  # type: ignore[call-arg]
-        self.log("train/lr", rate)  # not before the step, whose hook logs too: Lightning drops what came before a hook
+        if self.is_logged:
+            self.log(
+                "train/lr", rate
+            )  # not before the step, whose hook logs too: Lightning drops what came before a hook
 
     def _skip_or_stop(self, optimizer: Optimizer, *, has_scaler: bool) -> None:
         """At a fault of which every rank knows: leave the weights as they are, or raise DivergedError."""

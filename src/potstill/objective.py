@@ -268,7 +268,15 @@ def _bound(term: Term) -> tuple[Callable[..., Any], ...]:
 
 
 def _parameters(method: Callable[..., Any]) -> tuple[str, ...]:
-    return tuple(inspect.signature(method).parameters)
+    """Without `self`."""
+    function = getattr(method, "__func__", method)
+    return _names(function)[function is not method :]
+
+
+@functools.lru_cache(maxsize=1024)
+def _names(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Kept: every step binds every term, and looking a signature up takes as long as a small term's arithmetic."""
+    return tuple(inspect.signature(function).parameters)
 
 
 def _asks(term: Term, name: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
@@ -59,8 +60,8 @@ def clip_grad_norm(model: nn.Module, max_norm: float | None) -> Tensor:
     trained = [parameter for parameter in model.parameters() if parameter.grad is not None]
     norm = get_total_norm([parameter.grad for parameter in trained if parameter.grad is not None])
     norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
-    if max_norm is not None and norm.isfinite():
-        clip_grads_with_norm_(trained, max_norm, norm)
+    if max_norm is not None:  # of a norm of 0 nothing is scaled: chosen on the device, which nobody waits for
+        clip_grads_with_norm_(trained, max_norm, torch.where(norm.isfinite(), norm, 0.0))
     return norm
 
 

@@ -95,6 +95,12 @@ def test_a_benchmark_that_fails_is_a_failure_and_stops_no_other(
 
 
 @pytest.mark.slow
+def test_the_goals_that_need_no_clock_are_met(capfd: pytest.CaptureFixture[str]) -> None:
+    run.main(["--suite", "smoke", "--check", str(Path(run.__file__).with_name("goals.toml"))])
+    assert "met        padding/lognormal/slots_per_token" in capfd.readouterr().out
+
+
+@pytest.mark.slow
 def test_measuring_needs_nothing_but_torch() -> None:
     absent = "sys.modules.update(dict.fromkeys(('hydra', 'omegaconf', 'pytorch_lightning', 'wandb', 'transformers')))"
     code = f"import sys; {absent}; import benchmarks.measure, benchmarks.run"

@@ -26,6 +26,7 @@ from potstill.config.schema import EvaluateConfig, HardwareConfig, RecipeCommand
 from potstill.config.validate import validate
 from potstill.errors import UserError
 from potstill.hardware.strategy import make_strategy
+from potstill.models.packing import packs
 from tests.config.test_embedding_effects import OF_ENCODERS
 
 TESTS = Path(__file__).resolve().parent.parent
@@ -222,6 +223,7 @@ EFFECTS: dict[str, Row] = {
         *(TEXT, "hardware.micro_batch_tokens=20"),
         lambda p: len(list(p.module._pieces(p.batches[0]))),
     ),
+    "hardware.packing": (TEXT, "hardware.packing=off", lambda p: packs(p.models.student)),
     "hardware.num_workers": (TEXT, "hardware.num_workers=1", lambda p: p.source.data.train_dataloader().num_workers),
     "logger": (
         *(["logger=csv"], "logger=none"),

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
 from potstill.data.batch import Batch
 from potstill.data.microbatch import cut
+from potstill.data.slots import slot_lengths
 
 LENGTHS = [3, 9, 1, 4, 4, 12, 2, 7]
 
@@ -43,6 +46,16 @@ def test_every_example_is_in_exactly_one_piece_unharmed(side: str, max_examples:
 def test_no_piece_exceeds_the_token_limit_unless_it_is_one_example(max_tokens: int) -> None:
     for piece in cut(text_batch(LENGTHS, extra=5), None, max_tokens):
         assert piece.inputs["input_ids"].numel() <= max_tokens or len(piece) == 1
+
+
+@pytest.mark.parametrize("max_tokens", [1, 8, 12, 13, 25, 30, 40])
+def test_packed_pieces_are_filled_to_the_limit_and_not_above(max_tokens: int) -> None:
+    pieces = cut(text_batch(LENGTHS, extra=5), None, max_tokens, packs=True)
+    slots = [slot_lengths(piece.inputs["attention_mask"].sum(dim=1).numpy()) for piece in pieces]
+    for own, following in pairwise(slots):
+        assert own.sum() <= max_tokens or len(own) == 1
+        assert own.sum() + following[0] > max_tokens
+    assert sorted(key for piece in pieces for key in piece.keys) == sorted(text_batch(LENGTHS).keys)
 
 
 def test_the_longest_come_together_so_that_little_is_padded() -> None:

@@ -98,7 +98,8 @@ def test_each_rank_of_a_trainer_gets_its_share() -> None:
     data = build({"train": queries(60)})
     whole = [set(batch.keys) for batch in data.train_dataloader()]
     for rank in (0, 1):
-        data.trainer = SimpleNamespace(global_rank=rank, world_size=2)  # type: ignore[assignment]
+        strategy = SimpleNamespace(root_device=torch.device("cpu"))
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=2, strategy=strategy)  # type: ignore[assignment]
         for number, batch in enumerate(data.train_dataloader()):
             whole[number] -= set(batch.keys)
     assert not any(whole)

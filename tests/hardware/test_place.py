@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
 
 from potstill.errors import UserError
-from potstill.hardware.place import Place, find_place, launched_place
+from potstill.hardware.place import Place, chosen_workers, find_place, launched_place
 
 TORCHRUN = {"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "RANK": "3", "WORLD_SIZE": "4"}
 SRUN = {
@@ -74,6 +75,18 @@ def test_what_was_not_started_is_refused_with_what_to_set(
     assert caught.value.key == key
     assert caught.value.value == (num_nodes if key == "hardware.num_nodes" else num_devices)
     assert fix in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("asked", "on_cpu", "ranks", "expected"),
+    [(None, True, 1, 0), (None, False, 1, 4), (None, False, 8, 1), (3, True, 1, 3), (0, False, 1, 0)],
+)
+def test_workers_take_no_core_that_computes(
+    monkeypatch: pytest.MonkeyPatch, asked: int | None, on_cpu: bool, ranks: int, expected: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(16)))
+    environment = {"LOCAL_RANK": "0", "WORLD_SIZE": str(ranks), "RANK": "0"} if ranks > 1 else {}
+    assert chosen_workers(asked, on_cpu=on_cpu, environment=environment) == expected
 
 
 def test_only_what_does_not_run_yet_has_to_be_launched() -> None:

@@ -17,6 +17,7 @@ import wandb
 from torch.utils.data import DataLoader
 
 from potstill.data.batch import Batch
+from potstill.models.task import TASKS
 from potstill.tracking.logger import RunLogger, wandb_logger
 
 
@@ -29,8 +30,10 @@ class TinyModule(pl.LightningModule):
         self.accuracies = list(accuracies)
         self.asked = {"stop": False, "save": False}
         self.agreed = dict(self.asked)
+        self.is_logged, self.local_rows = True, {}
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:  # noqa: ARG002
+        self.local_rows = TASKS["text_classification"].count_rows(batch)
         self.agreed = dict(self.asked)
         loss = (self.weight - 1.0).square()
         self.log("train/loss", loss, prog_bar=True)

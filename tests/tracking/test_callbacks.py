@@ -13,6 +13,7 @@ from rich.console import Console
 
 from potstill.data.batch import IGNORE, Batch
 from potstill.errors import UserError
+from potstill.models.task import TASKS
 from potstill.tracking.callbacks import ProgressLines, Throughput, progress
 from potstill.tracking.logger import csv_logger
 
@@ -50,7 +51,9 @@ def test_a_language_models_rows_are_its_scored_tokens_on_all_ranks(monkeypatch):
     clock = iter([10.0, 10.5])
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
     logged: dict[str, float] = {}
-    two_ranks, module = cast(Any, SimpleNamespace(world_size=2)), cast(Any, SimpleNamespace(log_dict=logged.update))
+    counts = TASKS["causal_lm"].count_rows(batch)
+    two_ranks = cast(Any, SimpleNamespace(world_size=2))
+    module = cast(Any, SimpleNamespace(log_dict=logged.update, local_rows=counts, is_logged=True))
     callback = Throughput("causal_lm")
     callback.on_train_start(two_ranks, module)
     callback.on_train_batch_end(two_ranks, module, None, batch, 0)

@@ -14,10 +14,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from potstill.commands.first_batch import check_teacher
+from potstill.commands.preflight import num_workers
 from potstill.commands.several import refuse_taps, several
 from potstill.commands.shared import Source, shared_memory, shared_source, shared_teacher
 from potstill.config.build import build
-from potstill.config.schema import HardwareConfig, MemberConfig, TeacherConfig, TrainConfig
+from potstill.config.schema import NO_PACKING_WITH, HardwareConfig, MemberConfig, TeacherConfig, TrainConfig
 from potstill.data.build import build_data, own_tokenizer
 from potstill.data.labels import label_names
 from potstill.data.microbatch import cut
@@ -29,6 +30,7 @@ from potstill.losses.schedules import without_schedules
 from potstill.models.labels import label_order
 from potstill.models.layers import layers_of
 from potstill.models.load import load_student, load_teacher
+from potstill.models.packing import set_packing
 from potstill.models.taps import check_taps
 from potstill.models.task import find_task
 from potstill.models.tokenizers import check_same_tokenizer, load_tokenizer
@@ -85,7 +87,7 @@ def _read(config: TrainConfig, *, labelled_only: bool) -> Source:
         label_names=names,
         labelled_only=labelled_only,
         seed=config.seed,
-        num_workers=config.hardware.num_workers,
+        num_workers=num_workers(config.hardware),
         limit_batches=config.limit_batches,
     )
     return Source(task, data, None if task.is_embedding else names, tokenizer)  # its models know no labels
@@ -107,6 +109,9 @@ def assemble_models(config: TrainConfig, source: Source, objective: Objective) -
         student.bfloat16()  # here, and not by Lightning: projectors and losses stay in float32
     if config.hardware.activation_checkpointing:
         checkpoint_activations(student)
+    if source.task.is_text:
+        can_pack = not any(getattr(config.hardware, option) for option in NO_PACKING_WITH)
+        set_packing(student, config.hardware.packing if can_pack else "off", "student")
     locate(objective, student, teacher)
     _check_taps(objective, student, teacher)
     if teacher is None or not objective.is_taught:
@@ -131,6 +136,8 @@ def signal_source(config: TrainConfig, source: Source, teacher: nn.Module, objec
     sources = {}
     for key, model in zip(config.teacher.models, models, strict=True):
         sources[key] = live = live_teacher(model, source, key)  # type: ignore[arg-type]
+        if source.task.is_text:
+            set_packing(live.model, config.hardware.packing, key)
         if config.teacher.remember:
             sources[key] = shared_memory(config, source, objective, live, key)
     return several(config, source, sources) if config.teacher.members else sources["teacher"]

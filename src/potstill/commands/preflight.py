@@ -14,13 +14,13 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import PreTrainedModel
 
-from potstill.config.schema import TrainConfig
+from potstill.config.schema import HardwareConfig, TrainConfig
 from potstill.data.batch import Batch
 from potstill.data.module import DataModule
 from potstill.errors import StoppedError
 from potstill.hardware.advice import Settings, advice
 from potstill.hardware.memory import Estimate, available_bytes, bytes_of, estimate, gathered_bytes, is_out_of_memory
-from potstill.hardware.place import Place
+from potstill.hardware.place import Place, chosen_workers
 from potstill.hardware.sharding import blocks
 from potstill.module import DistillationModule
 
@@ -88,6 +88,11 @@ def training_device(accelerator: str) -> torch.device:
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     return torch.device("cpu")
+
+
+def num_workers(hardware: HardwareConfig) -> int:
+    """Of a rank's data loader."""
+    return chosen_workers(hardware.num_workers, on_cpu=training_device(hardware.accelerator).type == "cpu")
 
 
 def _largest_micro_batch(config: TrainConfig, data: DataModule, num_ranks: int, longest: int | None) -> float:

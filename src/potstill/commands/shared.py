@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from potstill.commands.preflight import num_workers
 from potstill.config.schema import ModelConfig, TrainConfig
 from potstill.data.module import DataModule
 from potstill.data.tokenizers import tokenizer_fingerprint
@@ -106,7 +107,7 @@ def shared_source(config: TrainConfig, make: Callable[[], Source], *, labelled_o
     source = copy.copy(_sources.take(_source_key(config, labelled_only=labelled_only), make))
     source.data = data = copy.copy(source.data)  # trainers leave themselves in it
     data.batch_size, data.length_grouping = config.data.batch_size, config.data.length_grouping
-    data.seed, data.num_workers = config.seed, config.hardware.num_workers
+    data.seed, data.num_workers = config.seed, num_workers(config.hardware)
     return source
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
+NO_PACKING_WITH = ("compile", "activation_checkpointing")  # options of HardwareConfig, for the student
+
 
 @dataclass
 class RunConfig:
@@ -138,16 +140,15 @@ class HardwareConfig:
     precision: str = "32"  # 32 | bf16-mixed | bf16-true | 16-mixed; the teacher has its own, teacher.dtype
     tf32: bool = False  # float32 matrix products in TF32, on accelerators that have it
     compile: bool = False
-    fused_head: bool = (
-        True  # language models: logits and their losses a chunk of rows at a time, where the terms allow it
-    )
+    fused_head: bool = True  # language models: logits a chunk of rows at a time, where the terms allow it
     logits_dtype: str = "float32"  # of these chunks: float32 | bfloat16, which is fast and less exact
+    packing: str = "auto"  # auto | on | off: compute no padding in a text model's layers
     activation_checkpointing: bool = False  # keep a block's input only, and run it again in the backward pass
     shard_teacher: bool = False  # fsdp: the teacher's parameters over the ranks as well
     cpu_offload: bool = False  # fsdp: parameters and optimizer in CPU memory
     micro_batch_examples: int | None = None
-    micro_batch_tokens: int | None = None  # padded tokens
-    num_workers: int = 0
+    micro_batch_tokens: int | None = None  # what padding is computed counts
+    num_workers: int | None = None  # processes that prepare batches; null: none on CPUs, a few beside an accelerator
 
 
 @dataclass

@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from potstill.config.build import check_arguments
-from potstill.config.schema import MemberConfig, ModelConfig, TeacherConfig, TrainConfig
+from potstill.config.schema import NO_PACKING_WITH, MemberConfig, ModelConfig, TeacherConfig, TrainConfig
 from potstill.errors import UserError, nearest_hint
 
 TASKS = ("text_classification", "image_classification", "causal_lm", "embedding")
@@ -25,6 +25,7 @@ CHOICES = {
     "optim.on_nonfinite": ("stop", "skip"),
     "hardware.strategy": ("auto", "ddp", "fsdp"),
     "hardware.logits_dtype": ("float32", "bfloat16"),
+    "hardware.packing": ("auto", "on", "off"),
     "hardware.precision": ("32", "bf16-mixed", "bf16-true", "16-mixed"),
 }
 
@@ -209,11 +210,23 @@ def _hardware(config: TrainConfig) -> None:
         if getattr(hardware, option) and hardware.strategy != "fsdp":
             problem = f"has no effect with hardware.strategy={hardware.strategy}: nothing is sharded."
             raise UserError(f"hardware.{option}", True, problem, "Set hardware=fsdp, or leave it out.")
+    _packing(config)
     if hardware.shard_teacher and config.teacher.remember:
         problem = "needs every rank to ask the teacher at the same time, and each remembers other examples."
         raise UserError("hardware.shard_teacher", True, problem, "Set teacher.remember=false")
     if hardware.cpu_offload and hardware.accelerator == "cpu":
         raise UserError("hardware.cpu_offload", True, "moves nothing: all is in CPU memory.", "Leave it out.")
+
+
+def _packing(config: TrainConfig) -> None:
+    if config.hardware.packing != "on":
+        return
+    if config.data.task == "image_classification":
+        raise UserError("hardware.packing", "on", "has no effect on images: they have no padding.", "Leave it out.")
+    for option in NO_PACKING_WITH:
+        if getattr(config.hardware, option):
+            problem = f"does not go with hardware.{option}, which runs layers where nobody could pack."
+            raise UserError("hardware.packing", "on", problem, f"Set hardware.packing=auto, or hardware.{option}=false")
 
 
 def _term_gradients(config: TrainConfig) -> None:

@@ -49,6 +49,12 @@ class Batch:
         """None of the examples, in their shapes."""
         return self.take([])
 
+    def pin_memory(self) -> Batch:
+        """In memory that an accelerator reads by itself; called by data loaders."""
+        inputs = {name: value.pin_memory() for name, value in self.inputs.items()}
+        numbers = None if self.numbers is None else self.numbers.pin_memory()
+        return replace(self, inputs=inputs, labels=self.labels.pin_memory(), numbers=numbers)
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         inputs = {name: value.to(device, non_blocking=non_blocking) for name, value in self.inputs.items()}
         numbers = None if self.numbers is None else self.numbers.to(device, non_blocking=non_blocking)

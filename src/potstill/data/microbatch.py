@@ -6,18 +6,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from potstill.data.batch import Batch
+from potstill.data.slots import slot_lengths
 
 
-def cut(batch: Batch, max_examples: int | None, max_tokens: int | None) -> list[Batch]:
+def cut(batch: Batch, max_examples: int | None, max_tokens: int | None, *, packs: bool = False) -> list[Batch]:
     """Pieces whose union is the batch, every example exactly once.
 
     max_examples: of one piece.
     max_tokens: of one piece, padding counted. Examples are sorted, longest first, so that those of like length share
         a piece; one example longer than the limit is a piece of its own. Without effect on images.
+    packs: a piece has as many positions as `slots.slot_lengths` gives its texts, not as many as the longest for each.
     Pieces of text lose the outer columns in which every example is padded. Both limits None: `[batch]`, untouched.
     """
     mask = batch.inputs.get("attention_mask")  # [B, L], or [B, K, L]
@@ -25,22 +28,34 @@ def cut(batch: Batch, max_examples: int | None, max_tokens: int | None) -> list[
         return [batch]
     max_examples = max_examples or len(batch)
     if max_tokens and mask is not None:
-        lengths_BK = mask.sum(dim=-1).view(len(batch), -1)
-        tokens_B = lengths_BK.amax(dim=1) * lengths_BK.shape[1]
-        pieces = _longest_together(tokens_B.cpu(), max_examples, max_tokens)
+        lengths_BK = mask.sum(dim=-1).view(len(batch), -1).cpu().numpy()
+        pieces = (_filled if packs else _longest_together)(lengths_BK, max_examples, max_tokens)
     else:
         pieces = torch.arange(len(batch)).split(max_examples)
     taken = [batch.take(piece.tolist()) for piece in pieces]
     return taken if mask is None else [_trim(piece) for piece in taken]
 
 
-def _longest_together(lengths_B: Tensor, max_examples: int, max_tokens: int) -> list[Tensor]:
-    order_B = torch.argsort(lengths_B, descending=True, stable=True)
+def _longest_together(lengths_BK: np.ndarray, max_examples: int, max_tokens: int) -> list[Tensor]:
+    tokens_B = lengths_BK.max(axis=1) * lengths_BK.shape[1]
+    order_B = np.argsort(-tokens_B, kind="stable")
     pieces, start = [], 0
     while start < len(order_B):
-        longest = max(1, int(lengths_B[order_B[start]]))
-        size = min(max_examples, max(1, max_tokens // longest))
-        pieces.append(order_B[start : start + size])
+        size = min(max_examples, max(1, max_tokens // max(1, int(tokens_B[order_B[start]]))))
+        pieces.append(torch.from_numpy(order_B[start : start + size]))
+        start += size
+    return pieces
+
+
+def _filled(lengths_BK: np.ndarray, max_examples: int, max_tokens: int) -> list[Tensor]:
+    """As many in a piece as its slots allow. Texts get the slots of longer ones before them: shorter ones move none."""
+    order_B = np.argsort(-lengths_BK.max(axis=1), kind="stable")
+    pieces, start = [], 0
+    while start < len(order_B):
+        rest = lengths_BK[order_B[start:]]
+        total_B = slot_lengths(rest.flatten()).reshape(rest.shape).sum(axis=1).cumsum()
+        size = min(max_examples, max(1, int(np.searchsorted(total_B, max_tokens, side="right"))))
+        pieces.append(torch.from_numpy(order_B[start : start + size]))
         start += size
     return pieces
 

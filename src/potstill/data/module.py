@@ -19,6 +19,7 @@ from potstill.data.encoders import Encoder
 from potstill.data.splits import select
 from potstill.errors import UserError
 
+PREFETCHED = 4  # batches a worker; a long one must not empty the queue
 TEXT_COLUMNS = ("text", "text_pair", "prompt", "completion", "messages", "anchor", "positive", "negative")
 
 
@@ -134,8 +135,13 @@ class DataModule(pl.LightningDataModule):
             num_workers=self.num_workers,
             collate_fn=_unchanged,
             persistent_workers=self.num_workers > 0,
+            prefetch_factor=PREFETCHED if self.num_workers else None,
+            pin_memory=self._is_on_cuda(),
             worker_init_fn=_ignore_signals,
         )
+
+    def _is_on_cuda(self) -> bool:
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     def _num_batches_seen(self) -> int:
         assert self.trainer is not None

@@ -17,6 +17,8 @@ COMMANDS = (
     "With SLURM: srun --nodes=2 --ntasks-per-node=8 potstill train hardware=multi_node run.name=NAME ..."
 )
 
+MOST_WORKERS = 4  # more than keep up with the smallest model
+
 
 @dataclass(frozen=True)
 class Place:
@@ -59,6 +61,19 @@ def find_place(num_devices: int, num_nodes: Any, environment: Mapping[str, str] 
         fix = f"Set hardware.devices={given.per_node}, or start {num_devices} processes a node."
         raise UserError("hardware.devices", num_devices, problem, fix)
     return given
+
+
+def chosen_workers(asked: int | None, *, on_cpu: bool, environment: Mapping[str, str] = os.environ) -> int:
+    """How many processes prepare this rank's batches: as many as were asked for.
+
+    Unasked, a model that computes on the CPU has none beside it, which would take its cores; one on an accelerator has
+    a few, of the cores that are this rank's.
+    """
+    if asked is not None or on_cpu:
+        return asked or 0
+    given = launched_place(environment)
+    cores = len(os.sched_getaffinity(0)) // (given.per_node if given else 1)
+    return min(MOST_WORKERS, max(1, cores - 1))
 
 
 def launched_place(environment: Mapping[str, str] = os.environ) -> Place | None:

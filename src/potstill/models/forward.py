@@ -15,6 +15,7 @@ from potstill.errors import UserError
 from potstill.hardware.sharding import join_backward
 from potstill.losses.heads import HeadInput
 from potstill.models.output_layer import output_layer
+from potstill.models.packing import Layout, packed
 from potstill.models.pooling import pooled
 from potstill.models.taps import bare, tapped
 from potstill.models.task import Task
@@ -48,7 +49,7 @@ def forward(model: nn.Module, batch: Batch, task: Task, needs: Needs) -> Output:
     logits = embeddings = head = None
     if needs.head:  # a model that was not asked yet runs for it: before its taps listen
         output_layer(model)
-    with tapped(model, needs.taps) as hidden:
+    with tapped(model, needs.taps) as hidden, packed(model, inputs.get("attention_mask")) as layout:
         if task.is_embedding:
             embeddings = _embeddings(model, inputs)
         elif task.is_causal:
@@ -61,7 +62,7 @@ def forward(model: nn.Module, batch: Batch, task: Task, needs: Needs) -> Output:
         attended = attended.flatten(0, -2)
     return Output(
         logits if needs.logits else None,
-        {path: _select(path, hidden[path], attended) for path in needs.taps},
+        {path: _select(path, hidden[path], attended, layout) for path in needs.taps},
         embeddings if needs.embeddings else None,
         head,
     )
@@ -143,10 +144,12 @@ def _in_dtype_of(model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Tenso
     return {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()}
 
 
-def _select(path: str, hidden: Tensor, attended: Tensor | None) -> Tensor:
-    """Attended positions of a text model's `[B, L, D]` as `[P, D]`; an image model's hidden states as they are."""
+def _select(path: str, hidden: Tensor, attended: Tensor | None, layout: Layout | None) -> Tensor:
+    """Attended positions of a text model's `[B, L, D]`, or packed `[1, S, D]`, as `[P, D]`; of images, all there is."""
     if attended is None:
         return hidden
+    if layout is not None and hidden.dim() == 3 and hidden.shape[:2] == (1, len(layout.slots)):
+        return hidden[0].index_select(0, layout.attended)
     if hidden.dim() != 3 or hidden.shape[:2] != attended.shape:
         shape = list(hidden.shape)
         raise UserError(

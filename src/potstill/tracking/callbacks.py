@@ -139,9 +139,11 @@ class Throughput(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        now, counts = time.perf_counter(), self.task.count_rows(batch)
+        now, counts = time.perf_counter(), pl_module.local_rows
         self._steps.append((now - self._mark, counts["scored"], counts["positions"]))
         self._mark = now
+        if not pl_module.is_logged:
+            return
         seconds, num_rows, num_positions = (sum(column) for column in zip(*self._steps, strict=True))
         rates = {"train/rows_per_s": num_rows * trainer.world_size / seconds}
         if self.task.is_text:
