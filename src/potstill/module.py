@@ -276,7 +276,7 @@ class DistillationModule(pl.LightningModule):
         report = {"train/loss": loss.detach()}
         report |= {f"train/term/{name}": value for name, value in terms.items()}
         if step.student_head is not None:
-            step.compared = self.objective.compare(step)
+            step.compared = self.objective.compared
         found = diagnose(step, total_rows) | sums_of_members(step)
         return report | {f"train/{name}": value for name, value in found.items()}
 

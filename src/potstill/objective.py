@@ -100,6 +100,7 @@ class Objective(nn.Module):
             _admit_schedules(term, self.schedules.get(name, {}))
         self.terms = nn.ModuleDict(terms)
         self.fusing = Options()
+        self.compared: dict[str, Tensor] = {}  # of the last step, for its `Step.compared`; FSDP hands `forward` a copy
 
     @property
     def needs_student(self) -> Needs:
@@ -165,7 +166,7 @@ class Objective(nn.Module):
         parts = [*self.weighted(beside).values()]
         if step.student_head is not None:
             found = self._fused(step, total_rows, self._row_terms(), weighted=True)
-            step.compared = found.diagnostics
+            self.compared = found.diagnostics
             parts.append(found.loss)
             beside |= {name: self._mean(name, values_N, total_rows) for name, values_N in found.values.items()}
         return torch.stack(parts).sum(), {name: beside[name].detach() for name in self.terms}
@@ -179,14 +180,11 @@ class Objective(nn.Module):
         """The micro-batch's share of each term before weighting, scalars with their graph."""
         shares = self._shares_beside(step, total_rows)
         if step.student_head is not None:
+            with torch.no_grad():
+                self.compared = self._fused(step, {}, {}, weighted=False).diagnostics
             for name, term in self._row_terms().items():
                 shares[name] = self._fused(step, total_rows, {name: term}, weighted=False).loss
         return {name: shares[name] for name in self.terms}
-
-    @torch.no_grad()
-    def compare(self, step: Step) -> dict[str, Tensor]:
-        """What `step.compared` is, of a step whose logits are still to be made; for itself it costs all products."""
-        return step.compared or self._fused(step, {}, {}, weighted=False).diagnostics
 
     @torch.no_grad()
     def update(self, step: Step) -> None:

@@ -186,6 +186,7 @@ def test_without_rows_every_gradient_is_zero() -> None:
     found = fused(student, teacher, labels()[:0], {"ce": TERMS["ce"]}, {"ce": 1.0}, diagnose=True)
     found.loss.backward()
     assert found.loss == 0.0
+    assert {name: len(each) for name, each in found.diagnostics.items()} == {"entropy": 0, "kl": 0, "agreement": 0}
     assert student.head.weight.grad is not None
     assert not student.head.weight.grad.any()
 

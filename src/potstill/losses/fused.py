@@ -132,7 +132,8 @@ class _Pass:
         with torch.autocast(self.labels.device.type, enabled=False):
             parts = [self._chunk(products, teacher, rows, weights_T, totals) for rows in self._chunks(products)]
         nothing = weights_T.new_empty(0)
-        self.found = [torch.cat(each) for each in zip(*parts, strict=True)] or [nothing] * len(self.terms)
+        num_found = len(self.terms) + len(DIAGNOSED) * (self.diagnose and isinstance(self.teacher, HeadInput | Tensor))
+        self.found = [torch.cat(each) for each in zip(*parts, strict=True)] or [nothing] * num_found
         values = self.found[: len(self.terms)]
         return sum((w * values_N.sum() for w, values_N in zip(weights_T, values, strict=True)), nothing.sum()), totals
 
