@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from potstill.evaluation.ranking import SHARES, slices_worst_first
+from potstill.evaluation.ranking import SHARES, numbers, slices_worst_first
 from potstill.evaluation.statistics import paired_t_interval
 from potstill.reporting.format import MISSING
 
@@ -57,7 +57,7 @@ def values(
     """What the table says of one model in one seed, by the label of its row; shares in percent."""
     metric, report = evaluation["metric"], evaluation["models"][model]
     overall, by_slice = report["overall"], report["slices"]
-    found = {name: _percent(name, overall[name]) for name in overall if name not in ("n", "num_labelled")}
+    found = {name: _percent(name, value) for name, value in numbers(overall).items()}
     for name in without:
         found[f"{metric} without {name}"] = _percent(metric, _outside(overall, by_slice[name], metric))
     worst = next((name for name in slices_worst_first(evaluation, model) if name not in without), None)

@@ -9,7 +9,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +69,15 @@ def _same_random_numbers() -> None:
 def _first_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever rank a test played: Lightning keeps it for the life of the process."""
     monkeypatch.setattr(rank_zero_only, "rank", 0, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _same_log_level() -> Iterator[None]:
+    """Whatever a command sets: what a later test captures would depend on the order of tests."""
+    root = logging.getLogger()
+    level = root.level
+    yield
+    root.setLevel(level)  # by its method, which empties the caches of all loggers
 
 
 @pytest.fixture

@@ -34,6 +34,10 @@ MAY_IMPORT = {
     "evaluation/statistics.py": ARITHMETIC,
     "evaluation/slices.py": ARITHMETIC,
     "signals/protocol.py": ("torch", "potstill.data.batch", "potstill.losses.heads"),
+    "audit/*.py": (
+        *("numpy", "scipy", "sklearn", "datasketch", "sliceline", "cleanlab"),
+        *("potstill.audit", "potstill.data.content", "potstill.errors", "potstill.evaluation.statistics"),
+    ),
     "data/batch.py": ("torch",),
     "errors.py": (),
 }
@@ -148,6 +152,7 @@ def undeclared_imports(root: Path) -> list[str]:
     extras = [texts for extra, texts in project["optional-dependencies"].items() if extra != "dev"]
     declared = {Requirement(text).name.lower() for texts in (project["dependencies"], *extras) for text in texts}
     known = {*sys.stdlib_module_names, "potstill", "hydra_plugins", "triton", ""}  # triton comes with torch
+    known |= {name.replace("-", "_") for name in declared}  # of an extra that is not installed
     for module, distributions in importlib.metadata.packages_distributions().items():
         if declared & {distribution.lower().replace("_", "-") for distribution in distributions}:
             known.add(module)

@@ -49,6 +49,7 @@ def test_version(potstill):
         ("potstill inspect data=di", ["data=digits"]),
         ("potstill train optim.max_", ["optim.max_steps=", "optim.max_epochs=", "optim.max_skipped="]),
         ("potstill run recipe=dig", ["recipe=digits"]),
+        ("potstill audit data=di", ["data=digits"]),
     ],
 )
 def test_completion(line, expected, potstill, monkeypatch):

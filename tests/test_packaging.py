@@ -20,7 +20,7 @@ from packaging.version import Version
 REPO = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-APART = ("ray", "parity")  # extras whose packages are not part of dev: pyproject.toml says why of each
+APART = ("ray", "parity", "quantised")  # extras whose packages are not part of dev: pyproject.toml says why of each
 EXTRAS_TESTED = [texts for name, texts in EXTRAS.items() if name not in APART]
 DECLARED = [Requirement(text) for texts in (PROJECT["dependencies"], *EXTRAS_TESTED) for text in texts]
 

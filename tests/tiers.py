@@ -9,4 +9,9 @@ import pytest
 
 def one_and_others(*values: Any) -> list[Any]:
     """Parameters of a test that takes long: the first every time, the others by `make thorough`."""
-    return [values[0], *(pytest.param(value, marks=pytest.mark.thorough) for value in values[1:])]
+    return [values[0], *(_thorough(value) for value in values[1:])]
+
+
+def _thorough(value: Any) -> Any:
+    values = value if isinstance(value, tuple) else (value,)
+    return pytest.param(*values, marks=pytest.mark.thorough)

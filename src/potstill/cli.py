@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -26,22 +27,31 @@ from potstill.config.paths import CONF, groups
 from potstill.config.rerun import overrides_of, place_of
 from potstill.errors import BAD_INPUT, DONE, FAILED, INTERRUPTED, StoppedError, UserError, nearest_hint, readable
 from potstill.interrupts import sigterm_interrupts
+from potstill.tracking.secrets import redact
 
 if TYPE_CHECKING:
     from potstill.sweeps.record import SweepRecord
 
 COMMANDS = {
     "train": "train one student, with or without a teacher",
+    "cache": "ask the teacher about all training data, once: potstill cache ...; or cache list|verify|prune DIR",
     "evaluate": "teacher, student and baseline on held-out test data: potstill evaluate run=PATH",
     "run": "a recipe: stages in order, each skipped when its output is already there",
     "compare": "runs of a sweep, ranked, and which differences hold up: potstill compare PATH [PATH ...]",
+    "generate": "a teacher's text to prompts, each paid for once: potstill generate teacher=openai_compatible",
+    "audit": "the data before a verdict: test items in train, gaps, a teacher's errors: potstill audit data=...",
     "sweep": "many jobs, as of -m: begun from a file, looked at, gone on with: potstill sweep start FILE",
     "inspect": "what a config builds: modules, parameters, groups and their options",
 }
 
 SWEPT = ("train", "run", "evaluate")  # commands that -m makes several jobs of
 MULTIRUN = ("-m", "--multirun")
-PLACES = {"sweep": "start FILE | status DIR | resume DIR", "compare": "PATH [PATH ...]"}  # before key=value
+STORED = ("list", "verify", "prune")  # what `cache` does besides filling one
+PLACES = {
+    "cache": "[list DIR | verify DIR | prune DIR]",
+    "sweep": "start FILE | status DIR | resume DIR",
+    "compare": "PATH [PATH ...]",
+}  # before key=value
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,11 +66,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exception(error)
         else:
-            print("", readable(error), sep="\n", file=sys.stderr)
+            print("", _shown(error), sep="\n", file=sys.stderr)
         return BAD_INPUT if isinstance(error, UserError) else FAILED
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         return INTERRUPTED
+
+
+def _shown(error: UserError | StoppedError) -> str:
+    """Its message, without the credentials that somebody may have typed."""
+    if isinstance(error, UserError):
+        hidden = UserError(error.key, redact(error.value, error.key), error.problem, error.fix)
+        hidden.__notes__ = getattr(error, "__notes__", [])
+        error = hidden
+    return "\n".join(" ".join(map(redact, line.split(" "))) for line in readable(error).splitlines())
 
 
 def _dispatch(given: list[str]) -> int:
@@ -79,9 +98,13 @@ def _dispatch(given: list[str]) -> int:
         print(help_text(command))
         return DONE
     if command == "run":
-        overrides = [f"debug_preset{text[5:]}" if text.startswith("debug=") else text for text in overrides]
+        overrides = [re.sub("^(debug|bar)=", r"\1_preset=", text) for text in overrides]
     if command == "compare":
         overrides = _with_paths(overrides)
+    if command == "generate":
+        overrides = ["status=true" if text == "--status" else text for text in overrides]
+    if command == "cache" and overrides[:1] and overrides[0] in STORED:
+        return importlib.import_module("potstill.commands.stored").main(overrides)
     if command == "sweep":
         return importlib.import_module("potstill.commands.sweep").main(overrides, _sweep)
     is_many = command in SWEPT and any(text in MULTIRUN for text in overrides)
@@ -144,7 +167,7 @@ def _launch(command: str, overrides: list[str]) -> int:
     _hydra(job.command, job.run, overrides, lambda: job.num_started > 0)
     if job.error:
         raise job.error  # without what Hydra would say to it
-    return DONE
+    return job.code
 
 
 def _sweep(command: str, given: list[str], earlier: SweepRecord | None = None) -> int:
@@ -200,11 +223,13 @@ class _Job:
         self.command = command
         self.num_started = 0
         self.error: Exception | None = None
+        self.code = DONE
 
     def run(self, config: DictConfig) -> None:
         self.num_started += 1
         try:
-            importlib.import_module(f"potstill.commands.{self.command}").main(config)
+            returned = importlib.import_module(f"potstill.commands.{self.command}").main(config)
+            self.code = returned if isinstance(returned, int) else DONE  # of a verdict
         except Exception as error:
             self.error = error
             if isinstance(error, UserError):
@@ -226,7 +251,8 @@ def _complete(given: list[str]) -> int:
     if len(words) <= 2 and "query" in given[-1]:
         print(" ".join(command for command in COMMANDS if command.startswith(words[-1])))
         return DONE
-    command = words[1] if len(words) > 1 and words[1] in ("evaluate", "run", "compare") else "train"
+    configured = ("audit", "cache", "compare", "evaluate", "generate", "run")
+    command = words[1] if len(words) > 1 and words[1] in configured else "train"
     os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
     return _launch(command, given)
 
@@ -243,11 +269,12 @@ def help_text(command: str | None = None) -> str:
     lines += ["", "groups and their options (group=option; loss/term takes a list: 'loss/term=[ce,kd]'):"]
     lines += [f"  {group:<12}{', '.join(options)}" for group, options in groups().items()]
     lines += ["", "flags:", *(f"  {flag:<26}{text}" for flag, text in FLAGS.items())]
-    lines += ["", "Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted."]
+    lines += ["", "Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted; of a verdict 0 SHIP, 3 DO_NOT_SHIP,"]
+    lines += ["4 NOT_ENOUGH_EVIDENCE."]
     return "\n".join(lines)
 
 
-OWN_FLAGS = ("--from", "--resume", "--allow-changed", "--config-dir", "--debug", "--help", "--version")
+OWN_FLAGS = ("--from", "--resume", "--allow-changed", "--config-dir", "--status", "--debug", "--help", "--version")
 # Flags that are handed on. Of them, FLAGS lists what is of use here.
 HYDRA_FLAGS = (
     *(*MULTIRUN, "-c", "--cfg", "--resolve", "-p", "--package", "-i", "--info"),
@@ -261,6 +288,7 @@ FLAGS = {
     "--resume RUN": "go on with an interrupted run, from its last checkpoint",
     "--allow-changed KEY": "with --resume: this key may differ from the run's own; may be repeated",
     "--config-dir DIR": "look for config groups in DIR too",
+    "--status": "of generate: only say where the generation stands",
     "--debug": "show the traceback of bad input as well",
     "-sc install=bash|zsh|fish": 'shell completion: eval "$(potstill -sc install=bash)"',
     "--version": "print the version",

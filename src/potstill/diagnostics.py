@@ -11,7 +11,9 @@ from torch import Tensor
 
 from potstill.losses.divergence import entropy, forward_kl
 from potstill.losses.reduce import mean_over
+from potstill.losses.sparse import sparse_forward_kl
 from potstill.objective import Step
+from potstill.signals.protocol import SparseLogits
 
 
 @torch.no_grad()
@@ -20,13 +22,12 @@ def diagnose(step: Step, total_rows: dict[str, int]) -> dict[str, Tensor]:
 
     teacher_entropy: nats. kl: KL(teacher || student) at temperature 1, nats. agreement: share of rows with equal top-1.
     Of models with different columns, which terms on relations take, the entropy alone.
+    teacher_mass: where only some of the teacher's classes are known, the probability of these, in place of its entropy;
+    `kl` is then a lower bound (`losses/sparse.py`: tail). Of classes that were drawn, nothing is known but these.
     """
-    found = dict(step.compared)
-    if step.student_logits is not None and step.teacher_logits is not None:
-        found = _compared(step.student_logits, step.teacher_logits)
-    if not found:
-        return {}
-    found["teacher_entropy"] = found.pop("entropy")
+    found = _found(step)
+    if "entropy" in found:
+        found["teacher_entropy"] = found.pop("entropy")
     return {name: mean_over(values_N, total_rows["scored"]) for name, values_N in found.items()}
 
 
@@ -53,6 +54,17 @@ def with_means(report: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return means
 
 
+def _found(step: Step) -> dict[str, Tensor]:
+    """Per row; of logits that were made a chunk at a time, what was seen of them on the way."""
+    if step.student_logits is None:
+        return dict(step.compared)
+    if step.teacher_sparse is not None:
+        return _compared_sparsely(step.student_logits, step.teacher_sparse)
+    if step.teacher_logits is not None:
+        return _compared(step.student_logits, step.teacher_logits)
+    return {}
+
+
 def _compared(student_NC: Tensor, teacher_NC: Tensor) -> dict[str, Tensor]:
     """Per row; of models with different columns only what needs no comparison of these."""
     alone = {"entropy": entropy(teacher_NC)}
@@ -60,3 +72,11 @@ def _compared(student_NC: Tensor, teacher_NC: Tensor) -> dict[str, Tensor]:
         return alone
     agrees_N = student_NC.argmax(dim=-1) == teacher_NC.argmax(dim=-1)
     return alone | {"kl": forward_kl(student_NC, teacher_NC, temperature=1.0), "agreement": agrees_N.float()}
+
+
+def _compared_sparsely(student_NC: Tensor, teacher: SparseLogits) -> dict[str, Tensor]:
+    if teacher.is_sampled:
+        return {}
+    agrees_N = student_NC.argmax(dim=-1) == teacher.ids[:, 0]  # the most probable stands first
+    divergence = sparse_forward_kl(student_NC, teacher.log_p, teacher.ids)
+    return {"teacher_mass": divergence.mass, "kl": divergence.values, "agreement": agrees_N.float()}

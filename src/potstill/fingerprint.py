@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+DESCRIPTIONS = ("README.md",)  # a model's card is written, and written again, after the model
 _MAX_PATH_LENGTH = 1000  # longer texts are none
 _SOURCE = Path(__file__).resolve().parent
 
@@ -45,8 +46,9 @@ def _inside(text: str, directory: Path) -> bool:
 
 
 def content_hash(path: Path, pattern: str = "*") -> str:
-    """Hash of a file, or of the names and contents of the files below a directory."""
-    files = [path] if path.is_file() else sorted(file for file in path.rglob(pattern) if file.is_file())
+    """Hash of a file, or of the names and contents of the files below a directory, less what only describes them."""
+    below = (file for file in path.rglob(pattern) if file.is_file() and file.name not in DESCRIPTIONS)
+    files = [path] if path.is_file() else sorted(below)
     total = hashlib.sha256()
     for file in files:
         total.update(file.relative_to(path).as_posix().encode())

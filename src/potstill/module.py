@@ -131,6 +131,7 @@ class DistillationModule(pl.LightningModule):
             lengths=self.task.lengths(batch),
             student_head=output.head,
             teacher_head=signal.head,
+            teacher_sparse=signal.sparse,
         )
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002  Lightning's name

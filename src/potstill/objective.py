@@ -21,7 +21,7 @@ from potstill.losses.row_math import RowTerm
 from potstill.losses.row_terms import row_terms
 from potstill.losses.schedules import Schedule
 from potstill.losses.terms import Rows, Term
-from potstill.signals.protocol import Needs, Opinion
+from potstill.signals.protocol import Needs, Opinion, SparseLogits
 
 
 @dataclass
@@ -36,6 +36,7 @@ class Step:
     members: by name, what each of several teachers says. Without `teacher_logits` beside it, a term that asks for these
         is the weighted mean of what it is for each teacher.
     lengths: attended positions of each example, `[B]`, in the order of `P`; None for images, which are not padded.
+    teacher_sparse: instead of `teacher_logits`, of a teacher of which only some classes were stored.
 
     Not for terms: student_head, teacher_head: instead of logits, the rows they would be made of, of which the objective
     makes a chunk at a time. compared: what it saw of both models' logits on the way (`fused.Fused.diagnostics`).
@@ -52,6 +53,7 @@ class Step:
     num_examples: int | None = None
     members: dict[str, Opinion] = field(default_factory=dict)
     lengths: Tensor | None = None
+    teacher_sparse: SparseLogits | None = None
     student_head: HeadInput | None = None
     teacher_head: HeadInput | None = None
     compared: dict[str, Tensor] = field(default_factory=dict)
@@ -245,6 +247,15 @@ class Objective(nn.Module):
     def _terms(self) -> dict[str, Term]:
         return cast("dict[str, Term]", dict(self.terms.items()))
 
+    def refuse_sparse(self, key: str, value: str) -> None:
+        """Raises UserError under `key` where a term needs the logits of all classes, and only some are kept."""
+        for name, term in self._terms().items():
+            if _asks(term, "teacher_logits") and not _asks(term, "teacher_sparse"):
+                problem = (
+                    f"keeps some classes only, and loss.term.{name} ({type(term).__name__}) needs the logits of all."
+                )
+                raise UserError(key, value, problem, f"Keep all of the signal: {key}=exact")
+
     def refuse_absent(self, output: Needs, task: str) -> None:
         """Raises UserError where a term asks for logits or embeddings, and `output` of the task's models has none."""
         for kind in ("logits", "embeddings"):
@@ -297,7 +308,8 @@ def _views(method: Callable[..., Any], step: Step) -> list[tuple[float, Step]]:
 
 def _bind(method: Callable[..., Any], step: Step) -> dict[str, Any]:
     bound = {name: getattr(step, name) for name in _parameters(method)}
-    missing = [name for name, value in bound.items() if value is None and name != "lengths"]
+    may_be_none = {"lengths", "teacher_sparse"} | ({"teacher_logits"} if bound.get("teacher_sparse") else set())
+    missing = [name for name, value in bound.items() if value is None and name not in may_be_none]
     assert not missing, f"the step lacks {missing}"
     return bound
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,12 +21,16 @@ from potstill.commands.assemble import assemble_models, assemble_objective, asse
 from potstill.commands.check import check_parts
 from potstill.commands.fit import make_trainer
 from potstill.commands.recording import make_loggers
+from potstill.config import schema
 from potstill.config.compose import composed, typed
-from potstill.config.schema import EvaluateConfig, HardwareConfig, RecipeCommandConfig, StageConfig, TrainConfig
+from potstill.config.schema import HardwareConfig, TrainConfig
 from potstill.config.validate import validate
 from potstill.errors import UserError
 from potstill.hardware.strategy import make_strategy
 from potstill.models.packing import packs
+from tests.config.fields import OF_EVALUATION, fields
+from tests.config.of_audits import OF_AUDITS
+from tests.config.test_cache_effects import OF_CACHES
 from tests.config.test_embedding_effects import OF_ENCODERS
 
 TESTS = Path(__file__).resolve().parent.parent
@@ -141,19 +145,13 @@ EFFECTS: dict[str, Row] = {
         lambda p: [batch.routes for batch in p.batches],
     ),
     "teacher.remember": (TAUGHT, "teacher.remember=true", lambda p: type(p.models.teacher)),
-    "student.path": (
-        *(PRETRAINED, "student.path={other}"),
-        lambda p: weights(p.models.student),
-    ),
+    "student.path": (PRETRAINED, "student.path={other}", lambda p: weights(p.models.student)),
     "student.config": (TEXT, "student.config.hidden_size=32", lambda p: p.models.student.num_parameters()),
     "student.attn_implementation": (
         *(TEXT, "student.attn_implementation=eager"),
         lambda p: p.models.student.config._attn_implementation,
     ),
-    "student.init": (
-        *(PRETRAINED, "student.init=random"),
-        lambda p: weights(p.models.student),
-    ),
+    "student.init": (PRETRAINED, "student.init=random", lambda p: weights(p.models.student)),
     "student.layers": ([*COPIED, "student.layers=first"], "student.layers=last", lambda p: weights(p.models.student)),
     "student.tokenizer": (TEXT, "student.tokenizer={other_words}", tokens),
     "loss.term": (TAUGHT, "loss=jsd", lambda p: list(p.objective.terms)),
@@ -234,6 +232,8 @@ EFFECTS: dict[str, Row] = {
     "log_every": ([], "log_every=7", lambda p: p.trainer.log_every_n_steps),
     "limit_batches": ([*TEXT, "data.batch_size=4"], "limit_batches=1", lambda p: len(p.batches)),
 }
+
+
 RECIPE_HARDWARE = [f"recipe.hardware.{field.name}" for field in dataclasses.fields(HardwareConfig)]  # handed on alike
 # Fields whose effect another test shows: file, function.
 ELSEWHERE = {
@@ -249,16 +249,18 @@ ELSEWHERE = {
         ["run.sweep", "run.swept", "run.choices", "run.trial"],
         ("integration/test_sweep.py", "test_a_job_is_told_where_it_stands"),
     ),
-    **OF_ENCODERS,
+    **(OF_ENCODERS | OF_CACHES),
     "returns": ("integration/test_sweep.py", "test_a_sweeper_gets_what_the_config_says"),
     "hardware.cpu_offload": ("config/test_effects.py", "test_offloading_reaches_the_shards_and_their_process_group"),
     "hardware.num_nodes": ("config/test_effects.py", "test_nodes_are_counted_by_who_started_them"),
     "hardware.accelerator": ("integration/test_wrong_input.py", "test_further_faults_of_a_training"),
+    **OF_AUDITS,
     "evaluate.run": ("integration/test_wrong_input.py", "test_a_baseline_trained_on_another_split_is_not_compared"),
     "evaluate.baseline": (
         "integration/test_wrong_input.py",
         "test_a_baseline_trained_on_another_split_is_not_compared",
     ),
+    **OF_EVALUATION,
     "evaluate.output": ("integration/test_recipe.py", "test_a_recipe_repeats_only_what_has_changed"),
     "evaluate.logger": ("integration/test_multirun.py", "test_an_evaluation_is_a_wandb_run_where_asked_for"),
     **dict.fromkeys(
@@ -378,19 +380,11 @@ def test_nodes_are_counted_by_who_started_them(monkeypatch):
         _ = Parts(["hardware.devices=2", "hardware.num_nodes=3"]).trainer
 
 
-def fields(kind: Any, prefix: str = "") -> Iterator[str]:
-    for field in dataclasses.fields(kind):
-        default = field.default_factory() if field.default_factory is not dataclasses.MISSING else None
-        if dataclasses.is_dataclass(default):
-            yield from fields(default, f"{prefix}{field.name}.")
-        else:
-            yield f"{prefix}{field.name}"
-
-
 def test_every_field_has_a_test():
     known = {*EFFECTS, *ELSEWHERE}
     assert [name for name in fields(TrainConfig) if name not in known] == []
-    others = [(EvaluateConfig, "evaluate."), (RecipeCommandConfig, "recipe."), (StageConfig, "stage.")]
+    others = [(schema.EvaluateConfig, "evaluate."), (schema.RecipeCommandConfig, "recipe.")]
+    others += [(schema.StageConfig, "stage."), (schema.AuditConfig, "audit.")]
     found = {name for kind, prefix in others for name in fields(kind, prefix)}
     assert [name for name in found if name not in known] == []
     assert known <= {*fields(TrainConfig), *found}, "a field that is gone"

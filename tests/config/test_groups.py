@@ -17,11 +17,14 @@ from pytorch_lightning.loggers import Logger
 from potstill.commands.assemble import assemble_objective
 from potstill.commands.check import check_parts
 from potstill.commands.fit import make_trainer
+from potstill.commands.generation import filters
 from potstill.commands.stages import plan
 from potstill.config.build import build, check_arguments, locate
 from potstill.config.compose import composed, typed
 from potstill.config.paths import CONF, groups
-from potstill.config.schema import RecipeCommandConfig, TrainConfig
+from potstill.config.schema import EvaluateConfig, RecipeCommandConfig, TrainConfig
+from potstill.config.text_schema import GenerateConfig
+from potstill.config.text_validate import validate_generation
 from potstill.config.validate import validate
 from potstill.errors import UserError
 from potstill.models.architecture import architecture_of
@@ -31,8 +34,13 @@ from potstill.models.tokenizers import load_tokenizer
 from potstill.tracking.logger import finish
 from tests.losses.registry import EMBEDDING_TERMS
 
-PRESETS = [None, *groups()["debug"]]
-IN_TRAIN = [(group, option) for group, options in groups().items() for option in options if group != "recipe"]
+PRESETS = [None, *(pytest.param(preset, marks=pytest.mark.thorough) for preset in groups()["debug"])]
+OF_GENERATE = [("teacher", option) for option in ("openai_compatible", "local_text", "vllm")]
+OF_GENERATE += [("generation", option) for option in groups()["generation"]]
+CHOICES = [
+    (group, option) for group, options in groups().items() for option in options if group not in ("recipe", "bar")
+]
+IN_TRAIN = [choice for choice in CHOICES if choice not in OF_GENERATE]
 MISSING = {  # a stand-in for each value that a file leaves to the user, by the last part of its key
     "path": "{model}",
     "train": "{data}",
@@ -116,6 +124,19 @@ def test_every_option_composes_with_every_preset(group, option, preset, stand_in
         assert config.logger is None or group == "logger"
 
 
+@pytest.mark.parametrize(("group", "option"), OF_GENERATE)
+def test_every_option_of_generate_composes(group, option):
+    place = "base_url=http://x" if option in ("openai_compatible", *groups()["generation"]) else "path=x"
+    overrides = ["data.source.train=x", "teacher.model=x", "teacher.revision=1", f"teacher.endpoint.{place}"]
+    overrides.append(f"{group}={option}")
+    config = typed(composed("generate", overrides), GenerateConfig)
+    validate_generation(config)
+    given = {name: value for name, value in config.teacher.endpoint.items() if name != "_target_"}
+    supplied = {"api", "request_s", "max_connections"} if "base_url" in given else set()
+    check_arguments(locate(config.teacher.endpoint, "teacher.endpoint"), given, "teacher.endpoint", supplied)
+    assert filters(config)
+
+
 @pytest.mark.parametrize(
     ("group", "option"), [pair for pair in IN_TRAIN if pair[0] in ("loss", "loss/term", "experiment")]
 )
@@ -196,7 +217,7 @@ def task_of(config: TrainConfig, tokenizer: Any) -> Any:
     return next(task for task in TASKS.values() if kind in getattr(transformers, task.auto_class)._model_mapping)
 
 
-@pytest.mark.parametrize("option", groups()["teacher"])
+@pytest.mark.parametrize("option", [option for group, option in IN_TRAIN if group == "teacher"])
 def test_every_teacher_loads(option, stand_ins):
     config = resolved(overrides_for("teacher", option, stand_ins))
     if config.teacher.path is None:
@@ -227,3 +248,11 @@ def test_every_recipe_is_planned(recipe, preset, tmp_path):
             assert (config.seed, config.logger, config.hardware.num_workers) == (3, None, 1)
             assert config.run.dir == str(tmp_path / stage.name)
             assert (config.run.experiment == "debug") == (preset is not None)
+
+
+@pytest.mark.parametrize("option", groups()["bar"])
+def test_every_bar_composes_and_builds_its_slices(option):
+    bar = typed(composed("evaluate", ["run=x", f"bar={option}"]), EvaluateConfig).bar
+    assert bar.name == (None if option == "none" else option)
+    for name, node in bar.slices.items():
+        assert build(node, f"bar.slices.{name}")([])

@@ -35,6 +35,7 @@ def test_a_number_that_must_be_positive_is(key, value):
     [
         (["optim.warmup_fraction=1.0"], "optim.warmup_fraction"),
         (["seed=-1"], "seed"),
+        (["data.drop_copies=all"], "data.drop_copies"),
         (["callbacks.term_gradients.every_steps=15"], "callbacks.term_gradients.every_steps"),
         (["callbacks.term_gradients.every_steps=10", "hardware=cpu_fsdp2"], "callbacks.term_gradients.every_steps"),
         (["returns=[val/acuracy]"], "returns"),

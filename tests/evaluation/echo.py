@@ -59,4 +59,6 @@ def scores(top1: NDArray, label: NDArray, nll: NDArray | None = None, example: N
     """By default every row is an example of its own."""
     example = np.arange(len(label)) if example is None else example
     nll = np.zeros(len(label)) if nll is None else nll
-    return Scores(top1, nll, label, example, num_examples=int(example.max(initial=-1)) + 1)
+    known, none = np.full(len(label), 0.5), np.full(len(label), np.nan)
+    num_examples = int(example.max(initial=-1)) + 1
+    return Scores(top1, nll, label, example, known, known, none, none, num_examples)

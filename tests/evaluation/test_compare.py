@@ -21,7 +21,8 @@ def test_difference_of_accuracies_is_first_minus_second() -> None:
     found = difference(first, second, "accuracy")
     assert (found["metric"], found["value"], found["n"]) == ("accuracy", 0.5, 4)
     low, high = found["interval"]
-    assert 0 <= low < 0.5 < high <= 1
+    assert -1 <= low < 0 < 0.5 < high <= 1, "two of four items leave chance open"
+    assert (found["p_value"], found["discordant"]) == (0.5, [2, 0])
 
 
 def test_unlabelled_examples_count_neither_as_errors_nor_as_pairs() -> None:

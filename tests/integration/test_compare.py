@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.evaluation.test_between_runs import classes
+from tests.evaluation.test_between_runs import run as evaluated_run
 from tests.sweeps.runs import write_run
 
 TINY = ("train", "-m", "debug=one_batch", "logger=none", "run.dir=sweep")
@@ -49,6 +51,25 @@ def test_paths_are_given_without_their_key_whatever_they_are_called(potstill, pa
     comparison = json.loads(Path("there/comparison.json").read_text())
     assert [run["name"] for run in comparison["runs"]] == ["it's = mine", "lr=0.2"]
     assert [group["place"] for group in comparison["groups"]] == [1, 1]
+
+
+def test_evaluated_runs_stand_side_by_side_on_their_test_items(potstill):
+    for name, share in (("a", 0.9), ("b", 0.6)):
+        made = evaluated_run(name, classes(0, share))
+        Path(name).mkdir()
+        Path(name, "evaluation.json").write_text(json.dumps(made.evaluation))
+        Path(name, "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in made.items))
+    outcome = potstill("compare", "a", "b", "output=there")
+    assert outcome.code == 0, outcome.err
+    assert "a - b" in outcome.out
+    assert "holds up" in outcome.out
+    assert json.loads(Path("there/comparison.json").read_text())["pairs"][0]["n"] == 360
+    assert "<script" not in Path("there/comparison.html").read_text()
+    Path("b", "items.jsonl").write_text(Path("a", "items.jsonl").read_text().partition("\n")[2])
+    refused = potstill("compare", "a", "b", "output=elsewhere")
+    assert refused.code == 2
+    assert "another test set" in refused.words
+    assert not Path("elsewhere").exists()
 
 
 def test_bad_input_is_refused_before_anything_is_written(potstill, pair):

@@ -129,14 +129,15 @@ def test_several_teachers_train_a_student_and_are_recorded_and_evaluated(combine
     manifest = json.loads((RUN / "manifest.json").read_text())
     assert set(manifest["parents"]) == set(teachers.values())
     assert set(teachers.values()) <= manifest["fingerprints"].keys()
-    assert potstill("evaluate", "run=run", "output=evaluated", "logger=none").code == 0
+    assert potstill("evaluate", "run=run", "bar=none", "output=evaluated", "logger=none").code == 0
     models = json.loads(Path("evaluated/evaluation.json").read_text())["models"]
-    assert list(models) == ["teacher", "teacher/a", "teacher/b", "student"]
+    assert list(models) == ["teacher", "teacher/a", "teacher/b", "student", "majority"]
     assert [models[f"teacher/{name}"]["path"] for name in "ab"] == list(teachers.values())
-    assert models["teacher"]["cost"]["parameters"] == 2 * models["teacher/a"]["cost"]["parameters"]
+    assert models["teacher"]["size"]["parameters"] == 2 * models["teacher/a"]["size"]["parameters"]
     if combine == "route":
-        slices = {name: models[f"teacher/{name}"]["slices"][f"origin={name}"]["agreement"] for name in "ab"}
-        assert slices == {"a": 1.0, "b": 1.0}, "of each example, the teacher is the one that it is routed to"
+        slices = {name: models[f"teacher/{name}"]["slices"][f"origin={name}"] for name in "ab"}
+        agreement = {name: each["against_teacher"]["agreement"] for name, each in slices.items()}
+        assert agreement == {"a": 1.0, "b": 1.0}, "of each example, the teacher is the one that it is routed to"
 
 
 @pytest.mark.slow

@@ -35,9 +35,9 @@ def test_two_jobs_are_two_wandb_runs(potstill):
 @pytest.mark.slow
 def test_an_evaluation_is_a_wandb_run_where_asked_for(potstill):
     assert potstill("train", "debug=one_batch", "run.dir=mine").code == 0
-    assert potstill("evaluate", "run=mine", "logger=none").code == 0
+    assert potstill("evaluate", "run=mine", "bar=none", "logger=none").code == 0
     assert not Path("mine/wandb").exists()
-    assert potstill("evaluate", "run=mine", "logger.mode=offline", "output=there").code == 0
+    assert potstill("evaluate", "run=mine", "bar=none", "logger.mode=offline", "output=there").code == 0
     assert "evaluation/student/accuracy" in str_keys(read_back(Path("there")))
 
 

@@ -51,6 +51,7 @@ def test_a_trial_that_falls_behind_ends_early_and_is_recorded_as_pruned(potstill
     assert {"val/accuracy", "train/seconds", "cost/latency_ms_p50", "status"} <= first.user_attrs.keys()
 
 
+@pytest.mark.thorough
 def test_a_killed_study_goes_on_with_the_trial_it_was_killed_in(potstill):
     steps = ("optim.max_steps=60", "validate_every=5", "hydra.sweeper.num_trials=3")
     arguments = [*STUDY, *steps, "hydra.sweeper.pruner=median", RATES, BEGIN_WITH]

@@ -6,10 +6,8 @@ Each strategy's ranks are launched once; they train every case of `two_ranks` on
 from __future__ import annotations
 
 import csv
-import fcntl
 import functools
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,6 +20,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from potstill.hardware.launch import launch
+from tests.tiers import one_and_others
 
 from .distil import relative_difference
 from .two_ranks import (
@@ -47,22 +46,17 @@ Facts = dict[str, Any]
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:Grad strides do not match bucket view"),
-    pytest.mark.xdist_group("ranks"),  # one worker, so that what the ranks did is made once
 ]
 
 
-@pytest.fixture(scope="session", params=["ddp", "fsdp"])
+@pytest.fixture(scope="module", params=["ddp", "fsdp"])
 def ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[Facts], Path]:
-    """The strategy, what each of its two ranks saw, and where; trained once, whichever worker comes first."""
-    base = tmp_path_factory.getbasetemp()
-    directory = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"ranks-{request.param}"
-    directory.mkdir(exist_ok=True)
-    with open(directory / "lock", "w") as lock, pytest.MonkeyPatch.context() as patch:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (directory / "1.pt").exists():
-            patch.chdir(REPO)
-            command = [sys.executable, "-W", "ignore", "-m", "tests.integration.two_ranks"]
-            launch(2, [*command, str(directory), request.param])
+    """The strategy, what each of its two ranks saw, and where."""
+    directory = tmp_path_factory.mktemp(f"ranks-{request.param}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(REPO)
+        command = [sys.executable, "-W", "ignore", "-m", "tests.integration.two_ranks"]
+        launch(2, [*command, str(directory), request.param])
     return request.param, [torch.load(directory / f"{rank}.pt", weights_only=True) for rank in (0, 1)], directory
 
 
@@ -251,7 +245,7 @@ def trained(potstill: Callable[..., Any], stretches: list[tuple[str, ...]]) -> l
     return [{name: float(value) for name, value in row.items() if value and "_per_s" not in name} for row in rows]
 
 
-@pytest.mark.parametrize("several", [REPLICATED, SHARDED], ids=["ddp", "fsdp"])
+@pytest.mark.parametrize("several", one_and_others(SHARDED, REPLICATED), ids=["fsdp", "ddp"])
 def test_a_run_goes_on_with_more_ranks_and_with_fewer(potstill: Callable[..., Any], several: tuple[str, ...]) -> None:
     expected = trained(potstill, [ALONE])
     found = trained(potstill, [ALONE, several, ALONE])

@@ -11,7 +11,7 @@ from potstill.errors import UserError
 
 from .interrupted import cut_off
 
-RUN = ("run", "recipe=digits", "debug=one_batch", "logger=none", "run.dir=recipe")
+RUN = ("run", "recipe=digits", "debug=one_batch", "bar=none", "logger=none", "run.dir=recipe")
 STAGES = ["teacher", "baseline", "student", "evaluate"]
 
 
@@ -37,7 +37,7 @@ def kept(pattern: str) -> list[Path]:
 def test_a_recipe_repeats_only_what_has_changed(start):
     assert start()[:2] == (STAGES, [])
     evaluation = Path("recipe/evaluation.json").read_bytes()
-    assert set(json.loads(evaluation)["models"]) == {"teacher", "student", "baseline"}
+    assert set(json.loads(evaluation)["models"]) == {"teacher", "student", "baseline", "majority"}
 
     assert start()[:2] == ([], STAGES)
     assert Path("recipe/evaluation.json").read_bytes() == evaluation
@@ -84,7 +84,7 @@ def test_a_stage_that_fails_stops_the_recipe_and_is_resumed(error, start, potsti
             shown = outcome.out
     assert "Stage 'evaluate' did not finish" in shown
     command = next(line for line in shown.splitlines() if line.startswith("  potstill run "))
-    assert command.split()[2:-1] == ["recipe=digits", "debug_preset=one_batch", "logger=none"]
+    assert command.split()[2:-1] == ["recipe=digits", "debug_preset=one_batch", "bar_preset=none", "logger=none"]
     assert command.split()[-1] == f"run.dir={Path('recipe').absolute()}"
     assert start()[:2] == (["evaluate"], STAGES[:3])
 
@@ -123,3 +123,12 @@ def test_a_stage_that_was_done_when_the_recipe_was_killed_is_not_repeated(start)
     manifest["stages"] = {"teacher": {**manifest["stages"]["teacher"], "is_done": False}}
     Path("recipe/manifest.json").write_text(json.dumps(manifest))
     assert start()[1] == ["teacher"]
+
+
+@pytest.mark.slow
+def test_a_recipe_ends_with_the_exit_code_of_its_verdict(start, potstill):
+    start()
+    assert potstill(*RUN, "bar=digits").code == 3
+    again = potstill(*RUN, "bar=digits")
+    assert again.code == 3, "also where nothing is left to do"
+    assert "Stage 'evaluate': skipped" in again.out

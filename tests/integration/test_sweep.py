@@ -145,6 +145,7 @@ def test_diverged_jobs_alone_are_no_failure(potstill):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_an_interrupted_job_goes_on_from_its_checkpoint(potstill):
     options = ("debug=few_steps", "run.dir=jobs", "callbacks.last.every_steps=1", "seed=0,1", "optim.max_steps=200")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

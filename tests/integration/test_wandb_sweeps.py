@@ -188,7 +188,7 @@ def test_an_evaluation_says_what_it_was_made_of_and_has_the_config_of_its_studen
     quick = (*QUICK, "logger.mode=offline")
     assert potstill("train", "experiment=digits_teacher", *quick, "run.dir=teacher").code == 0
     assert potstill("train", "experiment=digits", "teacher.path=teacher/student", *quick, "run.dir=mine").code == 0
-    assert potstill("evaluate", "run=mine", "logger.mode=offline", "output=there").code == 0
+    assert potstill("evaluate", "run=mine", "bar=none", "logger.mode=offline", "output=there").code == 0
     teacher, student, evaluation = (read_back(Path(name)) for name in ("teacher", "mine", "there"))
     data = f"data-{json.loads(Path('mine/manifest.json').read_text())['fingerprints']['data']}"
     students = [f"student-{run['run_id']}" for run in (teacher, student)]
@@ -238,6 +238,7 @@ def test_an_agent_runs_what_the_sweep_proposes_and_its_runs_name_each_value_once
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_run_that_hyperband_stops_is_saved_and_called_interrupted(server, teacher, tmp_path):
     sweep = quickened(read(REPO / "sweeps/wandb/digits_hyperband.yaml"), *QUICK, "optim.max_steps=3000")
     for name in ("a", "b", "c"):

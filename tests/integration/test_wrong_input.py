@@ -205,7 +205,7 @@ def test_a_baseline_trained_on_another_split_is_not_compared(potstill):
     assert "baseline='other'" in outcome.err
     assert "other data, labels or splits" in outcome.words
     assert not Path("student/evaluation.json").exists()
-    assert potstill("evaluate", "run=student", "baseline=baseline", "logger=none").code == 0
+    assert potstill("evaluate", "run=student", "baseline=baseline", "bar=none", "logger=none").code == 0
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from hydra.utils import instantiate
@@ -17,6 +18,7 @@ from potstill.losses.layers import Layers, Part
 from potstill.losses.response_terms import ForwardCE
 from potstill.losses.terms import Term
 from potstill.objective import Objective, Step
+from potstill.signals.protocol import SparseLogits
 
 TERM_DIRECTORY = Path(__file__).parents[2] / "conf" / "loss" / "term"
 TERM_NAMES = sorted(path.stem for path in TERM_DIRECTORY.glob("*.yaml"))
@@ -77,6 +79,7 @@ TEACHER_TERMS = [name for name in TERM_NAMES if Objective({name: make_term(name)
 LOGIT_TERMS = [name for name in TERM_NAMES if Objective({name: make_term(name)}).needs_student.logits]
 EMBEDDING_TERMS = [name for name in TERM_NAMES if Objective({name: make_term(name)}).needs_student.embeddings]
 TEACHER_LOGIT_TERMS = [name for name in TEACHER_TERMS if name in LOGIT_TERMS]
+SPARSE_TERMS = [name for name in TERM_NAMES if hasattr(make_term(name), "topk_mode")]
 TEMPERED_TERMS = [name for name in TEACHER_LOGIT_TERMS if hasattr(make_term(name), "temperature")]
 COUPLED_TERMS = [name for name in TERM_NAMES if make_term(name).couples_rows]
 SEPARATE_TERMS = [name for name in TERM_NAMES if name not in COUPLED_TERMS]  # no cut of a batch moves them
@@ -126,15 +129,27 @@ def make_step(num_rows: int = 16, dtype: torch.dtype = torch.float64, seed: int 
     )
 
 
+def make_sparse_step(top_k: int = 3, *, ragged: bool = False, **options: Any) -> Step:
+    """`make_step` with a teacher of whom only the most probable classes are known; of some rows one, where ragged."""
+    step = make_step(**options)
+    assert step.teacher_logits is not None
+    log_p_NK, ids_NK = step.teacher_logits.log_softmax(dim=-1).topk(top_k, dim=-1)
+    if ragged:
+        log_p_NK[1::2, 1:] = -torch.inf
+        ids_NK[1::2, 1:] = ids_NK[1::2, :1]
+    step.teacher_logits, step.teacher_sparse = None, SparseLogits(log_p_NK, ids_NK)
+    return step
+
+
 def select(step: Step, rows: Tensor) -> Step:
     """Some rows of a step, in the same graph."""
     assert step.student_logits is not None
-    assert step.teacher_logits is not None
     assert step.student_embeddings is not None
     assert step.teacher_embeddings is not None
     return Step(
         student_logits=step.student_logits[rows],
-        teacher_logits=step.teacher_logits[rows],
+        teacher_logits=None if step.teacher_logits is None else step.teacher_logits[rows],
+        teacher_sparse=None if step.teacher_sparse is None else step.teacher_sparse[rows],
         labels=step.labels[rows],
         student_hidden={path: value[rows] for path, value in step.student_hidden.items()},
         teacher_hidden={path: value[rows] for path, value in step.teacher_hidden.items()},

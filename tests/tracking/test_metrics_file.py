@@ -135,6 +135,7 @@ def test_a_longer_header_is_written_beside_the_rows_and_not_over_them(tmp_path, 
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_full_disk_stops_the_run_and_the_earlier_rows_are_read_again(tmp_path):
     result = subprocess.run([sys.executable, "-c", FULL, tmp_path], capture_output=True, text=True, check=True)
     assert "metrics.csv could not be written: File too large" in result.stdout

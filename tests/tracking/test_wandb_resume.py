@@ -138,6 +138,7 @@ def test_a_lost_network_does_not_stop_training_and_the_rest_is_uploaded_later(se
     assert {row["_step"]: row["trainer/global_step"] for row in rows} == {step: step for step in range(200)}
 
 
+@pytest.mark.thorough
 def test_a_client_that_dies_does_not_take_the_training_with_it(tmp_path):
     """In a process of its own: the client's service is one for all tests."""
     own = {name: value for name, value in os.environ.items() if "WANDB_SERVICE" not in name}  # else it takes ours

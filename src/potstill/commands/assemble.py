@@ -13,12 +13,13 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from potstill.commands.caching import cached_teacher
 from potstill.commands.first_batch import check_teacher
 from potstill.commands.preflight import num_workers
 from potstill.commands.several import refuse_taps, several
 from potstill.commands.shared import Source, shared_memory, shared_source, shared_teacher
 from potstill.config.build import build
-from potstill.config.schema import NO_PACKING_WITH, HardwareConfig, MemberConfig, TeacherConfig, TrainConfig
+from potstill.config.schema import NO_PACKING_WITH, HardwareConfig, ModelConfig, TrainConfig
 from potstill.data.build import build_data, own_tokenizer
 from potstill.data.labels import label_names
 from potstill.data.microbatch import cut
@@ -58,6 +59,8 @@ def assemble_objective(config: TrainConfig) -> Objective:
         terms[name] = build(options, f"loss.term.{name}")
     objective = Objective(terms, schedules)
     objective.refuse_absent(find_task(config.data.task).output, config.data.task)
+    if config.teacher.cache.dir and config.teacher.cache.form != "exact":
+        objective.refuse_sparse("teacher.cache.form", config.teacher.cache.form)
     if objective.is_taught and not config.teacher.models:
         names = ", ".join(config.loss.term)
         problem = f"is no teacher, but the loss ({names}) needs its signal."
@@ -123,6 +126,9 @@ def _load_teacher(config: TrainConfig, source: Source) -> nn.Module:
     """The model; of several teachers, a list of theirs."""
     options = {"label_names": source.label_names, "tokenizer": source.tokenizer}
     models = [load_teacher(each, source.task, **options, who=key) for key, each in config.teacher.models.items()]
+    if config.teacher.compile:
+        for model in models:
+            model.compile()
     return nn.ModuleList(models) if config.teacher.members else models[0]
 
 
@@ -138,8 +144,10 @@ def signal_source(config: TrainConfig, source: Source, teacher: nn.Module, objec
         sources[key] = live = live_teacher(model, source, key)  # type: ignore[arg-type]
         if source.task.is_text:
             set_packing(live.model, config.hardware.packing, key)
+        if config.teacher.cache.dir:
+            sources[key] = cached_teacher(config, source, objective.needs_teacher, live)
         if config.teacher.remember:
-            sources[key] = shared_memory(config, source, objective, live, key)
+            sources[key] = shared_memory(config, source, objective, sources[key], key)
     return several(config, source, sources) if config.teacher.members else sources["teacher"]
 
 
@@ -158,7 +166,12 @@ def check_tokenizers(config: TrainConfig, source: Source) -> None:
             check_same_tokenizer(source.tokenizer, teacher_tokenizer(model))
 
 
-def teacher_tokenizer(model: TeacherConfig | MemberConfig) -> PreTrainedTokenizerBase:
+def check_same(tokenizer: PreTrainedTokenizerBase, model: ModelConfig) -> None:
+    """Raises UserError where the model at `path` was trained with another tokenizer."""
+    check_same_tokenizer(tokenizer, teacher_tokenizer(model))
+
+
+def teacher_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
     assert model.path is not None
     return load_tokenizer(model.path, model.revision, model.trust_remote_code)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import textwrap
 from dataclasses import asdict
 
@@ -16,6 +17,10 @@ from potstill.config.schema import HardwareConfig, TrainConfig
 from potstill.errors import UserError
 from potstill.hardware.place import Place, find_place, launched_place
 from potstill.tracking.login import resolve_mode
+
+# Lightning announces absent accelerators and its own products at INFO.
+for _name in ("pytorch_lightning", "lightning_fabric"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
 
 PLACE = ("save_dir", "name", "group", "job_type", "resume_step")  # what a logger is told besides its own options
 

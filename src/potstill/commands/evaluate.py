@@ -1,125 +1,117 @@
-"""potstill evaluate: teacher, student and baseline on test data, overall and by slice."""
+"""potstill evaluate: teacher, student and baseline on test data, by slice, and the verdict that follows."""
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig
-from transformers import PreTrainedModel
 
-from potstill.commands.assemble import Source, assemble_source, check_tokenizers
-from potstill.commands.several import several
+from potstill.commands.assemble import Source, assemble_source
+from potstill.commands.audit_blocks import audit_blocks
+from potstill.commands.frozen import check_runs, open_test_set, test_set
+from potstill.commands.provenance import provenance
+from potstill.commands.report import PAGE, write_report
+from potstill.commands.seeds import read_seeds
+from potstill.commands.tested import models_under_test
 from potstill.config.build import build
 from potstill.config.compose import typed
 from potstill.config.rerun import read_config
 from potstill.config.schema import EvaluateConfig, TrainConfig
 from potstill.errors import UserError
-from potstill.evaluation.evaluate import EvaluationSet, ModelUnderTest, evaluate
-from potstill.models.export import load_exported
-from potstill.models.labels import label_order
-from potstill.models.load import load_teacher
+from potstill.evaluation.economics import break_even, when_not_to_distil
+from potstill.evaluation.evaluate import Judged, judge
+from potstill.evaluation.predict import ModelUnderTest
+from potstill.evaluation.speed import measure_speed
+from potstill.reporting.remote_report import log_report
 from potstill.reporting.table import print_evaluation
-from potstill.signals.live import LiveTeacher
 from potstill.tracking import lineage, record
 from potstill.tracking.logger import finish, with_metrics_file
-from potstill.tracking.manifest import write_json
+from potstill.tracking.machine import machine
+from potstill.tracking.manifest import write_json, write_lines
 
 log = logging.getLogger(__name__)
 
 
-def main(config: DictConfig) -> None:
-    options = typed(config, EvaluateConfig)
-    student_run, baseline_run = find_runs(Path(options.run), options.baseline)
-    evaluate_runs(student_run, baseline_run, Path(options.output), options.logger)
+def main(config: DictConfig) -> int:
+    """The exit code that the verdict stands for."""
+    return evaluate_runs(typed(config, EvaluateConfig))["verdict"]["exit_code"]
 
 
-def find_runs(run: Path, baseline: str | None) -> tuple[Path, Path | None]:
-    """Student's and baseline's training runs. `run` may be a recipe's directory, which has stages of those names."""
-    is_recipe = not (run / "config.yaml").exists() and (run / "student" / "config.yaml").exists()
-    if is_recipe and baseline is None and (run / "baseline" / "config.yaml").exists():
-        return run / "student", run / "baseline"
-    return (run / "student" if is_recipe else run), (Path(baseline) if baseline else None)
-
-
-def evaluate_runs(
-    student_run: Path, baseline_run: Path | None, output: Path, logger: dict[str, Any] | None
-) -> dict[str, Any]:
-    """Evaluate on the test split of the student's run; write `output/evaluation.json`, print and log the tables."""
-    config = read_config(student_run)
-    runs = {"run": student_run} | ({"baseline": baseline_run} if baseline_run else {})
-    for key, run in runs.items():
-        _refuse_unfinished(run, key)
+def evaluate_runs(options: EvaluateConfig) -> dict[str, Any]:
+    """Evaluate on the test split of the student's run; write, print and log what was found."""
+    runs, output = find_runs(Path(options.run), options.baseline), Path(options.output)
+    check_mixes(options.mixes)
+    config = read_config(runs["run"])
     source = assemble_source(config)
-    for key, run in runs.items():
-        _refuse_other_data(run, key, source.data.fingerprint)
-    evaluation = evaluate(_models(config, runs, source), _test_set(source), source.task)
+    check_runs(runs, source.data)
+    data = test_set(source, options.bar)
+    seeds = read_seeds([Path(path) for path in options.seeds], data.manifest)
+    models = models_under_test(config, runs, source, options)
+    openings = open_test_set(options, config, runs, str(data.manifest))
+    judged = judge(
+        models,
+        data,
+        source.task,
+        options.bar,
+        seeds=seeds,
+        seed=config.seed,
+        blocks=partial(audit_blocks, source),
+    )
+    evaluation = {
+        **judged.report,
+        "provenance": provenance(options, config, runs, source),
+        "measured": measured(options, models, judged, source, openings),
+    }
+    write_lines(output / "items.jsonl", judged.items)
     write_json(output / "evaluation.json", evaluation)
     print_evaluation(evaluation)
-    _log(evaluation, config, source, output, logger)
+    write_report(evaluation, runs["run"], output)
+    _log(evaluation, config, source, output, options.logger)
     log.info("\nWritten: %s", output / "evaluation.json")
     return evaluation
 
 
-def _models(config: TrainConfig, runs: dict[str, Path], source: Source) -> dict[str, ModelUnderTest]:
-    models = _teachers(config, source)
-    for key, run in runs.items():
-        student = load_exported(run / "student", source.task)
-        models["student" if key == "run" else key] = _under_test(student, config, source, key, str(run / "student"))
-    return models
+def find_runs(run: Path, baseline: str | None) -> dict[str, Path]:
+    """Training runs of the student, `run`, and of the baseline. `run` may be a recipe's directory, with stages of those
+    names.
+    """
+    is_recipe = not (run / "config.yaml").exists() and (run / "student" / "config.yaml").exists()
+    found = {"run": run / "student" if is_recipe else run}
+    if baseline is not None:
+        return {**found, "baseline": Path(baseline)}
+    has_own = is_recipe and (run / "baseline" / "config.yaml").exists()
+    return {**found, "baseline": run / "baseline"} if has_own else found
 
 
-def _teachers(config: TrainConfig, source: Source) -> dict[str, ModelUnderTest]:
-    """The teacher. Of several, what they say together, `teacher`, and each alone, `teacher/<name>`."""
-    check_tokenizers(config, source)
-    tested = {}
-    for key, options in config.teacher.models.items():
-        if options.path:
-            model = load_teacher(options, source.task, tokenizer=source.tokenizer, who=key)
-            tested[key] = _under_test(model, config, source, f"{key}.path", options.path)
-    if not config.teacher.members:
-        return tested
-    sources = {key: LiveTeacher(each.model, source.task, each.label_order) for key, each in tested.items()}  # type: ignore[arg-type]
-    # of losses that are averaged, the mean of the distributions is what a student of them all tends to
-    combine = "probabilities" if config.teacher.combine == "losses" else config.teacher.combine
-    together = several(config, source, sources, split="test", combine=combine)
-    alone = {f"teacher/{key.rpartition('.')[2]}": each for key, each in tested.items()}
-    return {"teacher": ModelUnderTest(together.model, source=together), **alone}
+def check_mixes(mixes: list[Any]) -> None:
+    for mix in mixes:
+        is_pair = isinstance(mix, list) and len(mix) == 2 and all(isinstance(each, int) and each > 0 for each in mix)
+        if not is_pair:
+            problem = "is no pair of examples a request and requests under way, whole numbers above zero."
+            raise UserError("mixes", mix, problem, "For example: mixes=[[1,1],[8,4]]")
 
 
-def _under_test(model: PreTrainedModel, config: TrainConfig, source: Source, key: str, path: str) -> ModelUnderTest:
-    """The model where the student was trained, its columns matched to the data's labels."""
-    order = None if source.label_names is None else label_order(model.config, source.label_names, key)
-    accelerator = torch.accelerator.current_accelerator() if config.hardware.accelerator != "cpu" else None
-    return ModelUnderTest(model.to(accelerator or torch.device("cpu")), path, order)  # type: ignore[arg-type]
-
-
-def _test_set(source: Source) -> EvaluationSet:
-    data = source.data
-    return EvaluationSet(
-        batches=data.test_dataloader(),
-        fingerprint=data.fingerprint,
-        slice_values=data.slice_values("test"),
-        scored_bytes=data.scored_bytes("test") if source.task.is_causal else None,
-    )
-
-
-def _refuse_unfinished(run: Path, key: str) -> None:
-    if not (run / "manifest.json").exists() or not (run / "student").is_dir():
-        fix = "Let it finish, or give another run's directory."
-        raise UserError(key, str(run), "is not a training run that has come to its end.", fix)
-
-
-def _refuse_other_data(run: Path, key: str, fingerprint: str) -> None:
-    """A model may have been trained on what is test data here, unless its run split the same data the same way."""
-    trained_on = json.loads((run / "manifest.json").read_text())["fingerprints"]["data"]
-    if trained_on != fingerprint:
-        problem = f"was trained on other data, labels or splits ({trained_on[:12]}) than these ({fingerprint[:12]})."
-        raise UserError(key, str(run), problem, "Train it again on this data, with the same seed and data options.")
+def measured(
+    options: EvaluateConfig,
+    models: dict[str, ModelUnderTest],
+    judged: Judged,
+    source: Source,
+    openings: dict[str, Any],
+) -> dict[str, Any]:
+    """What is not the same twice: times, counts, this machine."""
+    batches = list(source.data.test_dataloader())[:1]
+    pays = break_even(options.bar.prices)
+    return {
+        **machine(),
+        "openings": openings,
+        "models": measure_speed(models, batches, source.task, options.mixes),
+        "break_even": pays,
+        "when_not_to_distil": when_not_to_distil(judged.report, pays),
+    }
 
 
 def _log(
@@ -137,6 +129,7 @@ def _log(
         models = [model["path"] for model in evaluation["models"].values()]
         lineage.log_inputs(loggers, source.data, config.data.source, models)
         record.log_evaluation(loggers, evaluation)
+        log_report(loggers, evaluation, output / PAGE)
         lineage.log_evaluation_file(loggers, output / "evaluation.json")
         status = "finished"
     finally:

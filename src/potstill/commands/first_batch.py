@@ -20,6 +20,7 @@ from potstill.losses.distributions import log_softmax
 from potstill.losses.terms import DivergenceTerm
 from potstill.models.task import Task
 from potstill.module import DistillationModule
+from potstill.signals.cached import caches_within
 from potstill.signals.protocol import Signal
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,8 @@ def check_teacher(config: TrainConfig, module: DistillationModule, batches: Iter
     """
     if not (module.teacher and module.objective.needs_teacher.logits):
         return
+    if any(source.is_sparse for source in caches_within(module.teacher)):
+        return  # of some classes only; they are looked at when they are put away (`signals/cached.py`)
     hits: dict[str, Hits] = {}
     for number, chunk in enumerate(_labelled_first(batches, module.task)):
         targets = _targets(module.teacher.signal(chunk, module.objective.needs_teacher))

@@ -21,19 +21,18 @@ from potstill.data.module import DataModule
 from potstill.hardware.place import Place
 from potstill.hardware.strategy import make_strategy
 from potstill.module import DistillationModule
+from potstill.signals.cached import caches_within
 from potstill.signals.remembered import RememberedTeacher
 from potstill.signals.several import SeveralTeachers
 from potstill.tracking.checkpoint_file import CheckpointFile
 from potstill.tracking.checkpoints import trainer_switches
 from potstill.tracking.interruption import StopAskedError, StopAtSignal
-from potstill.tracking.memory import MemoryInCheckpoints
+from potstill.tracking.memory import MemoryInCheckpoints, SignalsOnDisk
 from potstill.tracking.trial import PruneTrial, open_trial
 
 log = logging.getLogger(__name__)
 
-# Lightning announces absent accelerators and its own products at INFO, and trips over a deprecation in torch 2.13.
-for _name in ("pytorch_lightning", "lightning_fabric"):
-    logging.getLogger(_name).setLevel(logging.WARNING)
+# Lightning trips over a deprecation in torch 2.13.
 warnings.filterwarnings("ignore", message="`isinstance.treespec, LeafSpec.` is deprecated", category=FutureWarning)
 
 # Lightning's names. bfloat16 weights are the student's own affair: Lightning would convert projectors as well.
@@ -63,7 +62,7 @@ def make_trainer(config: TrainConfig, module: DistillationModule, loggers: list[
         check_val_every_n_epoch=None if by_steps else 1,
         log_every_n_steps=config.log_every,
         logger=loggers or False,
-        callbacks=[*callbacks, StopAtSignal(), *_memory(config, module), *_pruning(config, place)],
+        callbacks=[*callbacks, StopAtSignal(), *_memory(config, module), *_kept(module), *_pruning(config, place)],
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # the data module gives each rank its share of a global batch
         enable_model_summary=False,
@@ -91,6 +90,12 @@ def _memory(config: TrainConfig, module: DistillationModule) -> list[Callback]:
         return []
     changed = {name.split(".")[0] for name in config.run.allow_changed}
     return [MemoryInCheckpoints(module.teacher, is_same=not changed & {"teacher", "data"})]
+
+
+def _kept(module: DistillationModule) -> list[Callback]:
+    """What is kept on disk is kept by the time of the checkpoint that it belongs to."""
+    sources = list(caches_within(module.teacher))
+    return [SignalsOnDisk(sources)] if sources else []
 
 
 def _pruning(config: TrainConfig, place: Place) -> list[Callback]:

@@ -21,12 +21,14 @@ from potstill.commands.stages import UNDECISIVE, Stage, plan
 from potstill.config.compose import SCHEMAS, typed
 from potstill.config.rerun import differences, read_config
 from potstill.config.schema import RecipeCommandConfig
+from potstill.errors import DONE
 from potstill.tracking.manifest import manifest_of, write_json
 
 log = logging.getLogger(__name__)
 
 
-def main(config: DictConfig) -> None:
+def main(config: DictConfig) -> int:
+    """The exit code of the last stage's verdict, also where that stage was skipped; 0 where it gives none."""
     job = HydraConfig.get()
     options, run_dir = typed(config, RecipeCommandConfig), Path(job.runtime.output_dir)
     stages = plan(options, run_dir, list(job.overrides.task))
@@ -45,6 +47,13 @@ def main(config: DictConfig) -> None:
             )
             raise
     log.info("Run directory: %s", run_dir)
+    return _exit_code(stages[-1]) if stages else DONE
+
+
+def _exit_code(last: Stage) -> int:
+    if last.command != "evaluate":
+        return DONE
+    return json.loads(last.output.read_text(encoding="utf-8"))["verdict"]["exit_code"]
 
 
 def _finish(stage: Stage, records: dict[str, Any], keep: Callable[[], None]) -> None:

@@ -8,6 +8,7 @@ from potstill.commands.shared import Source
 from potstill.config.schema import TrainConfig
 from potstill.errors import UserError
 from potstill.objective import Objective
+from potstill.signals.cached import CachedTeacher
 from potstill.signals.live import LiveTeacher
 from potstill.signals.protocol import Needs
 from potstill.signals.remembered import RememberedTeacher
@@ -17,7 +18,7 @@ from potstill.signals.several import Member, SeveralTeachers
 def several(
     config: TrainConfig,
     source: Source,
-    sources: Mapping[str, LiveTeacher | RememberedTeacher],
+    sources: Mapping[str, LiveTeacher | CachedTeacher | RememberedTeacher],
     *,
     split: str = "train",
     combine: str | None = None,
@@ -54,7 +55,7 @@ def refuse_taps(objective: Objective) -> None:
     raise UserError("loss.term", list(objective.terms), problem, "Take terms on logits alone, or one teacher.")
 
 
-def _check_columns(sources: Mapping[str, LiveTeacher | RememberedTeacher]) -> None:
+def _check_columns(sources: Mapping[str, LiveTeacher | CachedTeacher | RememberedTeacher]) -> None:
     """Of language models: the columns of classifiers were matched by their labels."""
     sizes = {key: source.model.get_output_embeddings() for key, source in sources.items()}  # type: ignore[operator]
     first_key, first = next(iter(sizes.items()))

@@ -27,6 +27,7 @@ from potstill.data.tokenizers import tokenizer_fingerprint
 from potstill.fingerprint import paths_in
 from potstill.models.task import Task
 from potstill.objective import Objective
+from potstill.signals.cached import CachedTeacher
 from potstill.signals.live import LiveTeacher
 from potstill.signals.remembered import RememberedTeacher
 
@@ -116,13 +117,13 @@ def shared_teacher(config: TrainConfig, source: Source, make: Callable[[], nn.Mo
     if config.hardware.strategy == "fsdp":
         return make()  # sharded in place, it would be of no use to another
     tokenizer = tokenizer_fingerprint(source.tokenizer) if source.tokenizer else None
-    options = {**asdict(config.teacher), "remember": None, "combine": None, "route_by": None}
+    options = {**asdict(config.teacher), "remember": None, "cache": None, "combine": None, "route_by": None}
     key = [options, _stamps(options), source.task.name, tokenizer]
     return _teachers.take(key, lambda: KeptTeacher(make())).model
 
 
 def shared_memory(
-    config: TrainConfig, source: Source, objective: Objective, live: LiveTeacher, name: str
+    config: TrainConfig, source: Source, objective: Objective, live: LiveTeacher | CachedTeacher, name: str
 ) -> RememberedTeacher:
     """`live`, with what it said in an earlier job that asked it the same. name: its key in the config."""
     teacher = next((kept for kept in _teachers.things.values() if live.model in kept.models), None)

@@ -15,9 +15,9 @@ from potstill.errors import UserError, nearest_hint
 from potstill.fingerprint import fingerprint
 
 # What of the recipe's own command line each command understands.
-SHARED = {"train": ("seed", "hardware", "logger", "debug_preset"), "evaluate": ("logger",)}
+SHARED = {"train": ("seed", "hardware", "logger", "debug_preset"), "evaluate": ("logger", "bar_preset")}
 # What of a config says where things go, and not what they are.
-UNDECISIVE = {"train": ("run", "logger"), "evaluate": ("output", "logger")}
+UNDECISIVE = {"train": ("run", "logger"), "evaluate": ("output", "logger", "ledger", "mixes")}
 
 
 @dataclass
@@ -34,6 +34,8 @@ class Stage:
     def fingerprint(self) -> str:
         config = asdict(typed(self.config, SCHEMAS[self.command]))  # type: ignore[call-overload]
         decides = {name: value for name, value in config.items() if name not in UNDECISIVE[self.command]}
+        if "teacher" in decides:
+            decides["teacher"]["cache"]["dir"] = None  # it grows with every stage, and moves what is paid only
         return fingerprint({"command": self.command, **decides}, self.directory)
 
 
@@ -61,7 +63,7 @@ def _plan_stage(
         problem = f"names no earlier stage: {error}."
         raise UserError(f"{key}.overrides", stage.overrides, problem, nearest_hint(str(error), directories)) from error
     shared = [text for text in given if text.lstrip("+~").partition("=")[0].split(".")[0] in SHARED[stage.command]]
-    shared = [text.replace("debug_preset=", "debug=") for text in shared]
+    shared = [text.replace("_preset=", "=") for text in shared]
     trains = [f"run.dir={run_dir / name}", f"run.name={run_dir.name}-{name}"]
     place = trains if stage.command == "train" else [f"output={run_dir}"]
     overrides = [*own, *shared, *stage.extra, *place]

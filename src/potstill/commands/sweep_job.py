@@ -68,7 +68,7 @@ class SweepJob:
         """Status, reason and metrics."""
         try:
             metrics = importlib.import_module(f"potstill.commands.{self.command}").main(config)
-            return "finished", None, metrics or {}
+            return "finished", None, metrics if isinstance(metrics, dict) else {}
         except DivergedError as error:
             log.warning("%s", error)
             return "diverged", str(error), manifest_of(directory)["metrics"]

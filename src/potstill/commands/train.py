@@ -31,6 +31,7 @@ from potstill.commands.resume import Start, check_resumable, check_same_data, la
 from potstill.config.compose import typed
 from potstill.config.schema import TrainConfig
 from potstill.config.validate import validate
+from potstill.data import manifest as data_manifest
 from potstill.errors import PrunedError, UserError
 from potstill.evaluation.cost import latency_ms, model_bytes, num_parameters, single_examples
 from potstill.fingerprint import content_hash
@@ -39,7 +40,7 @@ from potstill.hardware.place import Place, launched_place
 from potstill.models.export import export
 from potstill.tracking import lineage, record
 from potstill.tracking.checkpoints import LAST, best_path
-from potstill.tracking.manifest import manifest, manifest_of, resumed
+from potstill.tracking.manifest import manifest, manifest_of, resumed, write_json
 from potstill.tracking.trial import check_trial, open_trial
 
 log = logging.getLogger(__name__)
@@ -103,6 +104,8 @@ def train_here(config: TrainConfig, overrides: Sequence[str], place: Place) -> d
     facts = {**facts_of(config, source, models, start), "metrics": cost}
     facts["validated_on"] = source.data.validation_fingerprint
     with recorded(config, overrides, facts, start) as loggers:
+        if place.rank == 0 and start is None:
+            write_json(run_dir / data_manifest.FILE, source.data.manifest)
         lineage.log_inputs(loggers, source.data, config.data.source, [*facts["parents"], config.student.path])
         before = preflight(config, module, source.data, place)
         trainer = make_trainer(config, module, loggers, place)

@@ -12,7 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from potstill.config import schema
+from potstill.config import schema, text_schema
 from potstill.config.explain import REFUSALS, explain, explain_value
 from potstill.config.paths import CONF
 
@@ -20,9 +20,12 @@ Schema = TypeVar("Schema")
 
 SCHEMAS = {
     "train": schema.TrainConfig,
+    "cache": schema.TrainConfig,
     "evaluate": schema.EvaluateConfig,
     "run": schema.RecipeCommandConfig,
     "compare": schema.CompareConfig,
+    "generate": text_schema.GenerateConfig,
+    "audit": schema.AuditConfig,
 }
 
 for _command, _schema in SCHEMAS.items():

@@ -48,7 +48,7 @@ def explain(error: BaseException, command: str, overrides: Sequence[str], compos
         return _explain_key(unknown.group(1), command, overrides, compose)
     key, value = _guilty(command, overrides, compose)
     if key in groups():
-        return UserError(key, value, "is no option of this group.", nearest_hint(value, groups()[key]))
+        return _explain_choice(key, value, command)
     if isinstance(error.__cause__, OmegaConfBaseException):
         return explain_value(error.__cause__, compose(command, []), value=value)
     text = _first_line(message)
@@ -97,6 +97,14 @@ def _explain_option(path: str) -> UserError:
         return UserError(group, option, "is no option of this group.", nearest_hint(option, [*there, *_EXTRAS]))
     problem = "is no option of this group." if group in groups() else "names no config."
     return UserError(group or path, option, problem, nearest_hint(option, groups().get(group, groups())))
+
+
+def _explain_choice(group: str, option: str, command: str) -> UserError:
+    if option not in groups()[group]:
+        return UserError(group, option, "is no option of this group.", nearest_hint(option, groups()[group]))
+    others = [name for name in groups()[group] if name != option]
+    problem = f"has options that potstill {command} does not: it is for another command."
+    return UserError(group, option, problem, f"Choose another: {', '.join(others) or 'there is none'}.")
 
 
 def _explain_key(key: str, command: str, overrides: Sequence[str], compose: Compose) -> UserError:

@@ -10,6 +10,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from potstill.evaluation.bar import BarConfig
+
 NO_PACKING_WITH = ("compile", "activation_checkpointing")  # options of HardwareConfig, for the student
 
 
@@ -52,11 +54,27 @@ class MemberConfig(ModelConfig):
 
 
 @dataclass
+class CacheConfig:
+    """Signals kept on disk, for other epochs and other runs."""
+
+    dir: str | None = None  # directory that runs share; null: nothing is kept
+    write: bool = True  # keep what is asked on the way; false: refuse a teacher that is not there yet
+    form: str = "exact"  # exact | top_k | sampled: all of it, or of a language model some classes of each token
+    dtype: str | None = None  # exact: float32 | bfloat16 | float16 to round to; null: as the teacher gives it
+    top_k: int = 64  # top_k: classes of a token
+    top_p: float = 1.0  # top_k: fewer, where these have this probability together
+    values: str = "float16"  # top_k: float16 | uint8, of log-probabilities
+    draws: int = 12  # sampled: of a token
+
+
+@dataclass
 class TeacherConfig(ModelConfig):
     path: str | None = MISSING  # null, for no teacher, has to be said: teacher=none
     dtype: str = "float32"  # float32 | bfloat16 | float16: of its weights and of all it computes
     # Keep each example's logits or embeddings in memory, so that the teacher is paid for once, not once an epoch.
     remember: bool = False
+    compile: bool = False
+    cache: CacheConfig = field(default_factory=CacheConfig)
     members: dict[str, Any] = field(default_factory=dict)  # several teachers: name -> the keys of MemberConfig
     combine: str = "probabilities"  # probabilities | losses | route: what several teachers are to a term
     route_by: str | None = None  # combine=route: one of data.slices, whose value says which teacher an example has
@@ -112,6 +130,8 @@ class DataConfig:
     label_names: list[str] | None = None  # default: every label that occurs, sorted
     validation_fraction: float = 0.1  # of the training examples, where the source has no validation split
     test_fraction: float = 0.2  # of all examples, where the source has no test split
+    keep_near_together: bool = False  # nearly equal texts on one side of the splits that the source lacks
+    drop_copies: str | None = None  # exact | near: training and validation examples that stand in test go; test stays
     labels_per_class: int | None = None  # keep the gold label of only so many training examples a class
     batch_size: int = 64  # the global batch: examples per optimizer step, over all ranks and micro-batches
     max_length: int = 128  # tokens; longer examples are cut
@@ -174,6 +194,12 @@ class EvaluateConfig:
     run: str = MISSING  # directory of a training run, or of a recipe's run
     baseline: str | None = None  # directory of the run trained without the teacher; a recipe's run knows its own
     output: str = MISSING  # where evaluation.json is written
+    bar: BarConfig = field(default_factory=BarConfig)
+    quantised: bool = False  # the student in 8 bits as one more column
+    models: dict[str, str] = field(default_factory=dict)  # further columns: name -> hub name, directory or run
+    seeds: list[str] = field(default_factory=list)  # runs, evaluated before, that differ in their seed alone
+    ledger: str = "evaluations.jsonl"  # where every opening of a test set is written down
+    mixes: list[Any] = field(default_factory=list)  # speed is measured under: [examples a request, requests under way]
     logger: dict[str, Any] | None = None
 
 
@@ -185,6 +211,19 @@ class CompareConfig:
     cost: str | None = None  # that quality is held against; default: cost/parameters
     output: str | None = None  # directory of comparison.html and comparison.json; default: the path, where it is one
     html: bool = True
+
+
+@dataclass
+class AuditConfig:
+    data: DataConfig | None = None  # default: that of the run
+    run: str | None = None  # directory of a training run, or of a recipe's run: its models are looked at, too
+    output: str = MISSING  # directory of audit.json and the tables
+    production: str | None = None  # file with the data's columns: what is asked in production; default: the test split
+    teacher_label: str | None = None  # column of the data with what a teacher said of each example
+    encoder: str | None = None  # directory or hub name: distances between its embeddings; default: between TF-IDF
+    jaccard: float = 0.8  # of character 4-grams: from here on two texts are near-duplicates
+    ngram: int | None = None  # words of a shared run; default: by the length of the test's texts
+    logger: dict[str, Any] | None = None
 
 
 @dataclass
@@ -210,5 +249,6 @@ class RecipeCommandConfig:
     seed: int = 0
     recipe: RecipeConfig = field(default_factory=RecipeConfig)
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
+    bar_preset: str | None = None  # an option of the group bar, for the stages that evaluate; null: the recipe's own
     logger: dict[str, Any] | None = None
     debug_preset: str | None = None  # an option of the group debug; by that name Hydra would apply it to the recipe

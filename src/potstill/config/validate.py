@@ -6,10 +6,19 @@ from dataclasses import fields
 from typing import Any
 
 from potstill.config.build import check_arguments
-from potstill.config.schema import NO_PACKING_WITH, MemberConfig, ModelConfig, TeacherConfig, TrainConfig
+from potstill.config.cache import CACHE_CHOICES, CACHE_POSITIVE, validate_cache
+from potstill.config.schema import (
+    NO_PACKING_WITH,
+    DataConfig,
+    MemberConfig,
+    ModelConfig,
+    TeacherConfig,
+    TrainConfig,
+)
 from potstill.errors import UserError, nearest_hint
 
 TASKS = ("text_classification", "image_classification", "causal_lm", "embedding")
+COPIES = ("exact", "near")
 POOLINGS = ("cls", "mean", "last")
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -20,6 +29,7 @@ CHOICES = {
     "teacher.pooling": POOLINGS,
     "student.init": ("random", "pretrained", "teacher_layers"),
     "teacher.dtype": DTYPES,
+    **CACHE_CHOICES,
     "teacher.combine": ("probabilities", "losses", "route"),
     "optim.schedule": ("constant", "linear", "cosine"),
     "optim.on_nonfinite": ("stop", "skip"),
@@ -53,11 +63,13 @@ POSITIVE = (
     "validate_every",
     "log_every",
     "limit_batches",
+    *CACHE_POSITIVE,
 )
 
 
 def validate(config: TrainConfig) -> None:
     """Raises UserError for the first thing that could not work, or would work in silence on something else."""
+    validate_data(config.data)
     for key, choices in CHOICES.items():
         _one_of(key, _value(config, key), choices)
     for key in POSITIVE:
@@ -72,8 +84,16 @@ def validate(config: TrainConfig) -> None:
     _embedding(config)
     _student(config)
     _teacher(config)
+    validate_cache(config)
     _hardware(config)
     _term_gradients(config)
+
+
+def validate_data(data: DataConfig) -> None:
+    """What a command that only reads data checks of it, too."""
+    _one_of("data.task", data.task, TASKS)
+    if data.drop_copies is not None:
+        _one_of("data.drop_copies", data.drop_copies, COPIES)
 
 
 def _value(config: TrainConfig, key: str) -> Any:
@@ -83,9 +103,9 @@ def _value(config: TrainConfig, key: str) -> Any:
     return value
 
 
-def _one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
+def _one_of(key: str, value: str | None, choices: tuple[str | None, ...]) -> None:
     if value not in choices:
-        raise UserError(key, value, "is not one of the choices.", nearest_hint(value, choices))
+        raise UserError(key, value, "is not one of the choices.", nearest_hint(str(value), map(str, choices)))
 
 
 def _positive(key: str, value: float | None) -> None:

@@ -7,7 +7,9 @@ from typing import Any
 from datasets import Dataset, DatasetDict
 from transformers import PreTrainedTokenizerBase
 
+from potstill.data.clusters import with_groups
 from potstill.data.columns import check_columns, tidy
+from potstill.data.copies import without_copies
 from potstill.data.embeddings import EmbeddingEncoder
 from potstill.data.encoders import Encoder, ImageEncoder, TextEncoder
 from potstill.data.labels import keep_labels_per_class
@@ -40,7 +42,7 @@ def build_data(
     """
     encoder = make_encoder(config, tokenizer)
     with quiet():
-        tables = _prepare(config, source_splits, label_names, seed)
+        tables = prepare(config, source_splits, label_names, seed)
         examples = {split: encoder.encode(table) for split, table in tables.items()}
     return DataModule(
         examples,
@@ -74,10 +76,15 @@ def make_encoder(config: Any, tokenizer: PreTrainedTokenizerBase | None) -> Enco
     return ENCODERS[config.task](tokenizer, config.max_length)
 
 
-def _prepare(config: Any, source_splits: DatasetDict, label_names: list[str] | None, seed: int) -> dict[str, Dataset]:
+def prepare(config: Any, source_splits: DatasetDict, label_names: list[str] | None, seed: int) -> dict[str, Dataset]:
+    """Tidy tables (`columns.tidy`) of train, validation and test, before anything is encoded."""
     check_columns(config, source_splits)
     tables = {str(split): tidy(table, config, str(split), label_names) for split, table in source_splits.items()}
+    if config.keep_near_together and not {"validation", "test"} <= tables.keys():
+        tables = with_groups(tables)
     tables = complete(tables, config.validation_fraction, config.test_fraction)
+    if config.drop_copies:
+        tables = without_copies(tables, config.drop_copies)
     if config.labels_per_class is not None:
         names = _classes(config, label_names)
         tables["train"] = keep_labels_per_class(tables["train"], config.labels_per_class, seed, names)

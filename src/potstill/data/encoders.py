@@ -57,8 +57,10 @@ class TextEncoder:
         return table.map(self._tokenise, batched=True, new_fingerprint=name, load_from_cache_file=False)
 
     def collate(self, rows: Rows) -> Batch:
+        """keys: of all ids, the types among them: a text may hold the separator that stands between two."""
         ids = [row["input_ids"] for row in rows]
-        keys = tuple(content_hash(np.asarray(row, dtype=np.int64)) for row in ids)
+        read = [name for name in ("input_ids", "token_type_ids") if name in self.columns]
+        keys = tuple(content_hash(*(np.asarray(row[name], dtype=np.int64) for name in read)) for row in rows)
         inputs = self.padding.inputs(ids)
         if "token_type_ids" in self.columns:
             inputs["token_type_ids"] = self.padding.pad([row["token_type_ids"] for row in rows], 0)

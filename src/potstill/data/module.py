@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,12 @@ from potstill.data.batches import BatchView, GlobalBatches, PairView
 from potstill.data.columns import slice_column
 from potstill.data.content import content_hash
 from potstill.data.encoders import Encoder
+from potstill.data.manifest import manifest_of_items
 from potstill.data.splits import select
 from potstill.errors import UserError
 
 PREFETCHED = 4  # batches a worker; a long one must not empty the queue
+ITEM_DIGITS = 16  # of the hash of an item: 64 bits, so that two of a billion collide once in 30 data sets
 TEXT_COLUMNS = ("text", "text_pair", "prompt", "completion", "messages", "anchor", "positive", "negative")
 
 
@@ -64,11 +67,20 @@ class DataModule(pl.LightningDataModule):
         self.split_sizes = {
             split: len(table) for split, table in examples.items()
         }  # of all that the fingerprint covers
-        self.examples = dict(examples)
+        self.examples, self._whole = dict(examples), dict(examples)
         if labelled_only and task != "causal_lm":
             self.examples["train"] = _labelled(self.examples["train"])
         if limit_batches:
             self.examples = {name: _first(table, limit_batches * batch_size) for name, table in self.examples.items()}
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """A hash of every item of each split, before labels or batches are left out; see `data.manifest`."""
+        return manifest_of_items({split: _item_hashes(table) for split, table in self._whole.items()})
+
+    def item_hashes(self, split: str) -> list[str]:
+        """Of each example, in evaluation order, as in the manifest."""
+        return _item_hashes(self.examples[split])
 
     @property
     def batches_per_epoch(self) -> int:
@@ -81,6 +93,11 @@ class DataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Its state, kept in every checkpoint, is the number of batches trained on."""
         return self._loader("train", seed=self.seed, lengths=self._lengths() if self.length_grouping else None)
+
+    def first_epoch(self, rank: int, world_size: int) -> DataLoader[Batch]:
+        """The batches that training begins with, and a rank's share of each, without a trainer."""
+        lengths = self._lengths() if self.length_grouping else None
+        return self._loader("train", seed=self.seed, lengths=lengths, place=(rank, world_size))
 
     def training_batch(self, examples: list[int]) -> Batch:
         """Training examples of these numbers, in the shape of those that are trained on."""
@@ -114,8 +131,15 @@ class DataModule(pl.LightningDataModule):
         rows: Any = table.select_columns(columns)
         return ["\n".join(_readable(row[name]) for name in columns) for row in rows]
 
-    def _loader(self, split: str, seed: int | None = None, lengths: np.ndarray | None = None) -> DataLoader[Batch]:
-        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+    def _loader(
+        self,
+        split: str,
+        seed: int | None = None,
+        lengths: np.ndarray | None = None,
+        place: tuple[int, int] | None = None,
+    ) -> DataLoader[Batch]:
+        trainers = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        rank, world_size = place or trainers
         table, is_paired = self.examples[split], self.pair_by_label and split == "train"
         sampler = GlobalBatches(
             len(table),
@@ -185,6 +209,10 @@ def _hashes(examples: Mapping[str, Dataset]) -> dict[str, str]:
 def _facts(table: Dataset) -> list[list[Any]]:
     slices = sorted(name for name in table.column_names if name.startswith(slice_column("")))
     return [table[name][:] for name in ("content", "label", *slices)]
+
+
+def _item_hashes(table: Dataset) -> list[str]:
+    return [content_hash(*facts)[:ITEM_DIGITS] for facts in zip(*_facts(table), strict=True)]
 
 
 def _labelled(table: Dataset) -> Dataset:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain, cycle, islice
+from itertools import cycle, islice
 
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from potstill.data.batch import Batch
 from potstill.data.microbatch import cut
-from potstill.evaluation.predict import answer, inference
+from potstill.evaluation.predict import ModelUnderTest, answer, inference
+from potstill.models.quantise import stored_bytes
 from potstill.models.task import Task
 from potstill.signals.protocol import SignalSource
+
+PERCENTILES = (50, 95, 99)
 
 
 def num_parameters(model: nn.Module) -> int:
@@ -24,7 +28,7 @@ def num_parameters(model: nn.Module) -> int:
 
 def model_bytes(model: nn.Module) -> int:
     """Bytes of parameters and buffers in the dtype they are held in, tied ones counted once."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in chain(model.parameters(), model.buffers()))
+    return stored_bytes(model)
 
 
 def latencies_ms(calls: Sequence[Callable[[], object]], device: torch.device, num_warmup: int) -> list[float]:
@@ -65,7 +69,7 @@ def latency_ms(
     num_calls: int = 50,
     num_warmup: int = 5,
 ) -> dict[str, float]:
-    """`latency_ms_p50` and `latency_ms_p95` of one forward pass at batch 1 on the model's device.
+    """`latency_ms_p50`, `_p95` and `_p99` of one forward pass at batch 1 on the model's device.
 
     examples: batches of one example, taken in turn. source: what answers in the place of a model that is several.
     """
@@ -74,16 +78,21 @@ def latency_ms(
     calls = [lambda one=one: answer(model, one, task, source) for one in inputs]
     with inference(model):
         times_ms = latencies_ms(list(islice(cycle(calls), num_calls)), device, num_warmup)
-    return {f"latency_ms_p{percent}": float(np.percentile(times_ms, percent)) for percent in (50, 95)}
+    return percentiles(times_ms)
 
 
-def measure_cost(
-    model: nn.Module, examples: Sequence[Batch], task: Task, source: SignalSource | None = None
-) -> dict[str, int | float | str]:
-    """Size, and latency of one forward pass at batch 1 on the model's device."""
-    return {
-        "parameters": num_parameters(model),
-        "model_bytes": model_bytes(model),
-        **latency_ms(model, examples, task, source=source),
-        "latency_device": str(next(model.parameters()).device),
-    }
+def percentiles(times_ms: Sequence[float]) -> dict[str, float]:
+    return {f"latency_ms_p{percent}": float(np.percentile(times_ms, percent)) for percent in PERCENTILES}
+
+
+def count_flops(tested: ModelUnderTest, examples: Sequence[Batch], task: Task) -> int | None:
+    """Floating-point operations of the forward pass of one example, by torch's counter; None where it counts none.
+
+    Matrix products, convolutions and attention: what torch has formulas for, a product and its sum as two.
+    """
+    if not examples:
+        return None
+    device = next(tested.model.parameters()).device
+    with inference(tested.model), FlopCounterMode(display=False) as counter:
+        answer(tested.model, examples[0].to(device), task, tested.source)
+    return counter.get_total_flops() or None

@@ -1,51 +1,45 @@
-"""The structure behind `evaluation.json`: every model on one evaluation set, overall and per slice, and its cost."""
+"""The structure behind `evaluation.json`: every model on one evaluation set, overall and per slice, and the verdict."""
 
 # E examples
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from potstill.data.batch import Batch
+from potstill.evaluation.bar import BarConfig
+from potstill.evaluation.between_seeds import between_seeds
+from potstill.evaluation.cases import Items, confusions, examples, lines
 from potstill.evaluation.compare import Compared, difference
-from potstill.evaluation.cost import measure_cost, single_examples
-from potstill.evaluation.measure import main_metric, measure, measure_against
+from potstill.evaluation.cost import count_flops, model_bytes, num_parameters, single_examples
+from potstill.evaluation.gates import against_baseline, gates
+from potstill.evaluation.measure import group, main_metric
 from potstill.evaluation.metrics import LOWER_IS_BETTER
-from potstill.evaluation.predict import predict
-from potstill.evaluation.slices import slice_masks
+from potstill.evaluation.predict import ModelUnderTest, predict_all
+from potstill.evaluation.ranking import slices_worst_first
+from potstill.evaluation.slices import Slice, declared, slice_masks
+from potstill.evaluation.verdict import verdict
 from potstill.models.task import Task
-from potstill.signals.protocol import SignalSource
 
-SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True)
-class ModelUnderTest:
-    """A model, where it came from, and its column for each of the data's labels (None where they are in order).
-
-    source: what answers in the place of `model`, where that is several; columns are in order.
-    """
-
-    model: nn.Module
-    path: str | None = None
-    label_order: Sequence[int] | None = None
-    source: SignalSource | None = None
+SCHEMA_VERSION = 2
+PAIRS = (("student", "teacher"), ("student", "baseline"), ("quantised", "student"), ("student", "majority"))
 
 
 @dataclass(frozen=True)
 class EvaluationSet:
     """One split of E examples, as `DataModule` gives it.
 
-    batches: read once per model, in evaluation order; so a data loader or a list, not a generator.
-    slice_values: per slice column its value for each example, `[E]`.
+    batches: read once, in evaluation order (of embeddings once per model); so a data loader or a list, not a generator.
+    slice_values: per slice column its value for each example, `[E]`. kinds: of slice columns that were not read from
+        the data, what made them; may name values that no example has.
     scored_bytes: causal language models: UTF-8 bytes of each example's scored text, `[E]`.
+    items, texts: hash and text of each example, `[E]`; empty where nobody will read them.
     """
 
     batches: Iterable[Batch]
@@ -53,68 +47,182 @@ class EvaluationSet:
     slice_values: Mapping[str, Sequence[str]] = field(default_factory=dict)
     scored_bytes: Sequence[int] | None = None
     split: str = "test"
+    items: Sequence[str] = ()
+    texts: Sequence[str] = ()
+    label_names: Sequence[str] | None = None
+    manifest: str | None = None
+    kinds: Mapping[str, tuple[str, Sequence[str]]] = field(default_factory=dict)
 
 
-def evaluate(models: Mapping[str, ModelUnderTest], data: EvaluationSet, task: Task) -> dict[str, Any]:
-    """Measure models named `teacher`, `student`, `baseline` (any of them may be missing) on one evaluation set.
+@dataclass(frozen=True)
+class Judged:
+    """report: what `evaluation.json` holds, without the block `measured`. items: the lines of `items.jsonl`."""
 
-    Returns what `evaluation.json` holds: JSON types only, keys in a fixed order, None for what cannot be measured (no
-    gold label, no teacher, an empty slice). A model's `n` counts rows (the tokens scored, of a language model), the
-    data's `n` counts examples. Raises ValueError where slice values or bytes are not one per example.
+    report: dict[str, Any]
+    items: list[dict[str, Any]]
+    scores: Mapping[str, Compared]
+
+
+def evaluate(
+    models: Mapping[str, ModelUnderTest], data: EvaluationSet, task: Task, bar: BarConfig | None = None
+) -> dict[str, Any]:
+    """`judge`, without the items."""
+    return judge(models, data, task, bar or BarConfig()).report
+
+
+def judge(
+    models: Mapping[str, ModelUnderTest],
+    data: EvaluationSet,
+    task: Task,
+    bar: BarConfig,
+    *,
+    seeds: Sequence[dict[str, Any]] = (),
+    seed: int = 0,
+    blocks: Callable[[Mapping[str, Compared]], dict[str, Any]] | None = None,
+) -> Judged:
+    """Measure models (`teacher`, `student`, `baseline` have a part to play, any may be missing) and say what follows.
+
+    seeds: runs that differ from this one, of `seed`, in their seed alone: path, seed, and the main metric of student
+    and baseline. blocks: asked once, of the scores, for `contamination`, `coverage`, `teacher_quality`, `found_slices`.
+    The report has JSON types only, keys in a fixed order, None for what cannot be measured (no gold label, no teacher,
+    an empty slice). Raises ValueError where slice values or bytes are not one per example.
     """
-    scores = {
-        name: predict(model.model, data.batches, task, model.label_order, model.source)
-        for name, model in models.items()
-    }
+    scores = predict_all(models, data.batches, task)
     _check_aligned(scores, data)
-    metric = main_metric(task, scores.values())
-    reports = _reports(scores, data, task, metric)
-    examples = single_examples(data.batches)
-    for name, model in models.items():
-        reports[name] |= {"cost": measure_cost(model.model, examples, task, model.source), "path": model.path}
-    return _without_nan(
-        {
-            "schema_version": SCHEMA_VERSION,
-            "task": task.name,
-            "metric": metric,
-            "higher_is_better": metric not in LOWER_IS_BETTER,
-            "data": {"fingerprint": data.fingerprint, "split": data.split, "n": _num_examples(scores)},
-            "models": reports,
-            "differences": _differences(scores, metric),
-        }
-    )
+    metric, all_slices = main_metric(task, scores.values()), declared(data.slice_values, data.kinds)
+    masks, items = slice_masks(all_slices, data.slice_values), _items(data, scores)
+    report: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "task": task.name,
+        "metric": metric,
+        "higher_is_better": metric not in LOWER_IS_BETTER,
+        "verdict": None,
+        "gates": [],
+        "bar": asdict(bar),
+        "data": _about(data, scores),
+        "slices": _slices(all_slices, masks, scores, bar),
+        "models": _models(models, scores, masks, data, task, bar),
+        "differences": _differences(scores, metric, masks),
+        "found_slices": None,
+        "confusions": confusions(scores, items),
+        "examples": examples(scores, items),
+        "seeds": None,
+        "contamination": None,
+        "coverage": None,
+        "teacher_quality": None,
+    }
+    report |= blocks(scores) if blocks else {}
+    report["seeds"] = between_seeds([_this(report, seed), *seeds], report)
+    for model in report["models"].values():
+        model["worst_slice"] = _worst_slice(report, model)
+    report["gates"] = gates(report, bar)
+    report["verdict"] = verdict(report["gates"], against_baseline(report))
+    return Judged(_without_nan(report), _without_nan(list(lines(scores, items, metric))), scores)
 
 
-def _reports(scores: Mapping[str, Compared], data: EvaluationSet, task: Task, metric: str) -> dict[str, dict[str, Any]]:
-    """`{model: {"overall": {...}, "slices": {...}}}`."""
-    masks = slice_masks(data.slice_values)
-    everything = np.ones(_num_examples(scores), dtype=bool)
-    overall = _on_examples(scores, everything, data, task, metric)
-    by_slice = {name: _on_examples(scores, mask, data, task, metric) for name, mask in masks.items()}
+def _this(report: dict[str, Any], seed: int) -> dict[str, Any]:
+    models, metric = report["models"], report["metric"]
+    values = {name: models[name]["overall"][metric] if name in models else None for name in ("student", "baseline")}
+    return {"path": models["student"]["path"] if "student" in models else None, "seed": seed, **values}
+
+
+def _about(data: EvaluationSet, scores: Mapping[str, Compared]) -> dict[str, Any]:
+    first = next(iter(scores.values()), None)
+    labelled = 0 if first is None else len(np.unique(first.example[first.labelled]))
     return {
-        model: {"overall": overall[model], "slices": {name: group[model] for name, group in by_slice.items()}}
-        for model in scores
+        "fingerprint": data.fingerprint,
+        "split": data.split,
+        "n": _num_examples(scores),
+        "num_labelled": labelled,
+        "manifest": data.manifest,
+        "label_names": None if data.label_names is None else list(data.label_names),
     }
 
 
-def _on_examples(
-    scores: Mapping[str, Compared], examples_E: NDArray[np.bool_], data: EvaluationSet, task: Task, metric: str
+def _items(data: EvaluationSet, scores: Mapping[str, Compared]) -> Items:
+    num_examples = _num_examples(scores)
+    hashes, texts = data.items or [""] * num_examples, data.texts or [""] * num_examples
+    return Items(hashes, texts, data.label_names, data.slice_values)
+
+
+def _slices(
+    all_slices: Mapping[str, Slice], masks: Mapping[str, NDArray], scores: Mapping[str, Compared], bar: BarConfig
+) -> dict[str, Any]:
+    first = next(iter(scores.values()), None)
+    labelled_E = np.zeros(_num_examples(scores), dtype=bool)
+    if first is not None:
+        labelled_E[first.example[first.labelled]] = True
+    counts = {name: int((mask_E & labelled_E).sum()) for name, mask_E in masks.items()}
+    return {
+        name: {**asdict(each), "n": int(masks[name].sum()), "is_too_small": counts[name] < bar.min_slice_items}
+        for name, each in all_slices.items()
+    }
+
+
+def _models(
+    models: Mapping[str, ModelUnderTest],
+    scores: Mapping[str, Compared],
+    masks: Mapping[str, NDArray[np.bool_]],
+    data: EvaluationSet,
+    task: Task,
+    bar: BarConfig,
 ) -> dict[str, dict[str, Any]]:
-    """Every model's metrics over the rows of the chosen examples."""
-    chosen = {name: each.where(examples_E[each.example]) for name, each in scores.items()}
+    everything = np.ones(_num_examples(scores), dtype=bool)
+    sample = single_examples(data.batches, 1)
+    if not sample and len(everything):
+        raise ValueError(f"batches, read again, has 0 values for {len(everything)} examples")
+    return {
+        name: {
+            "path": tested.path,
+            "overall": _group(name, scores, everything, data, task, bar, in_full=True),
+            "slices": {
+                each: _group(name, scores, mask_E, data, task, bar, in_full=False) for each, mask_E in masks.items()
+            },
+            "worst_slice": None,
+            "size": {
+                "parameters": num_parameters(tested.model),
+                "model_bytes": model_bytes(tested.model),
+                "flops": count_flops(tested, sample, task),
+            },
+        }
+        for name, tested in models.items()
+    }
+
+
+def _group(
+    name: str,
+    scores: Mapping[str, Compared],
+    examples_E: NDArray[np.bool_],
+    data: EvaluationSet,
+    task: Task,
+    bar: BarConfig,
+    *,
+    in_full: bool,
+) -> dict[str, Any]:
+    """One model's numbers over the rows of the chosen examples."""
+    chosen = scores[name].where(examples_E[scores[name].example])
     num_bytes = 0 if data.scored_bytes is None else int(np.asarray(data.scored_bytes)[examples_E].sum())
-    measured = {name: measure(each, task, num_bytes) for name, each in chosen.items()}
-    teacher = (chosen["teacher"], measured["teacher"]) if "teacher" in scores else None
-    for name in measured:
-        if name != "teacher":
-            measured[name] |= measure_against(teacher, chosen[name], measured[name], metric)
-    return measured
+    teacher = scores["teacher"].where(examples_E[scores["teacher"].example]) if "teacher" in scores else None
+    other = None if name == "teacher" else teacher
+    return group(chosen, other, task, num_bytes, min_items=bar.min_slice_items, in_full=in_full)
 
 
-def _differences(scores: Mapping[str, Compared], metric: str) -> dict[str, dict[str, Any]]:
-    if not {"student", "baseline"} <= scores.keys():
-        return {}
-    return {"student-baseline": difference(scores["student"], scores["baseline"], metric)}
+def _differences(
+    scores: Mapping[str, Compared], metric: str, masks: Mapping[str, NDArray[np.bool_]]
+) -> dict[str, dict[str, Any]]:
+    pairs = [(first, second) for first, second in PAIRS if {first, second} <= scores.keys()]
+    return {f"{first}-{second}": difference(scores[first], scores[second], metric, masks) for first, second in pairs}
+
+
+def _worst_slice(report: dict[str, Any], model: dict[str, Any]) -> str | None:
+    names = slices_worst_first({**report, "models": {"it": model}}, "it")
+    metric = report["metric"]
+    usable = [
+        name
+        for name in names
+        if not model["slices"][name]["is_too_small"] and math.isfinite(model["slices"][name][metric])
+    ]
+    return usable[0] if usable else None
 
 
 def _num_examples(scores: Mapping[str, Compared]) -> int:
@@ -126,6 +234,7 @@ def _check_aligned(scores: Mapping[str, Compared], data: EvaluationSet) -> None:
     num_examples = _num_examples(scores)
     lengths = {name: each.num_examples for name, each in scores.items()}
     lengths |= {name: len(values) for name, values in data.slice_values.items()}
+    lengths |= {name: len(values) for name, values in (("items", data.items), ("texts", data.texts)) if values}
     if data.scored_bytes is not None:
         lengths["scored_bytes"] = len(data.scored_bytes)
     for name, length in lengths.items():

@@ -5,7 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 # from 0 to 1, the more the better
-SHARES = frozenset({"accuracy", "macro_f1", "ndcg_at_10", "recall_at_10", "accuracy_at_1", "agreement", "retention"})
+SHARES = frozenset(
+    {
+        "accuracy",
+        "macro_f1",
+        "ndcg_at_10",
+        "recall_at_10",
+        "accuracy_at_1",
+        "agreement",
+        "retention",
+        "top5_overlap",
+        "copied_errors",
+        "ece",
+    }
+)
+
+# Of a group, what is no single metric.
+NO_METRICS = frozenset(
+    {
+        *("n", "num_labelled", "num_items", "is_too_small", "interval", "num_nonfinite", "calibration", "selective"),
+        *("generation", "against_teacher", "retention_interval", "errors", "copied_errors"),
+    }
+)
 
 
 def main_model(evaluation: dict[str, Any]) -> str:
@@ -24,3 +45,23 @@ def slices_worst_first(evaluation: dict[str, Any], model: str) -> list[str]:
         return value is None, sign * (value or 0.0), name
 
     return sorted(slices, key=rank)
+
+
+def numbers(group: dict[str, Any]) -> dict[str, Any]:
+    """The metrics of a group, flat: those against gold, then those against the teacher; no interval, table or count."""
+    against = group.get("against_teacher") or {}
+    gold = {name: value for name, value in group.items() if name not in NO_METRICS}
+    flat = {name: value for name, value in against.items() if name not in NO_METRICS}
+    calibration = group.get("calibration")
+    if calibration:
+        flat["ece"] = calibration["ece"]
+    if "copied_errors" in against:
+        flat["copied_errors"] = against["copied_errors"]["value"]
+    return gold | flat
+
+
+def costs(evaluation: dict[str, Any], model: str) -> dict[str, Any]:
+    """Size, and what was measured of its speed."""
+    measured = evaluation.get("measured", {}).get("models", {}).get(model, {})
+    timed = {name: value for name, value in measured.items() if name != "mixes"}
+    return {**evaluation["models"][model]["size"], **timed}

@@ -67,8 +67,13 @@ def spearman(cosine_N: NDArray, gold_N: NDArray) -> float:
     return float(spearmanr(cosine_N, gold_N)[0])  # type: ignore[arg-type]
 
 
+def spearman_over(cosine: NDArray, gold: NDArray, axis: int = -1) -> NDArray:
+    """Of one model. Drawn pairs come in rows, over which scipy's own would loop."""
+    return (_ranks(cosine, axis) * _ranks(gold, axis)).sum(axis)
+
+
 def spearman_difference(first: NDArray, second: NDArray, gold: NDArray, axis: int = -1) -> NDArray:
-    """Of two models on the same pairs. Drawn pairs come in rows, over which scipy's own would loop."""
+    """Of two models on the same pairs."""
     return ((_ranks(first, axis) - _ranks(second, axis)) * _ranks(gold, axis)).sum(axis)
 
 

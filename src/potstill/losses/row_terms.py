@@ -11,6 +11,7 @@ from potstill.losses.row_math import RowTerm
 from potstill.losses.terms import Term
 
 ROW_FIELDS = ("student_logits", "teacher_logits", "labels")
+ABSENT = {"teacher_sparse": None}  # a teacher of which only some classes are known gives no rows before its head
 
 
 def logit_terms(terms: Mapping[str, Term]) -> dict[str, Term]:
@@ -33,7 +34,7 @@ def row_terms(terms: Mapping[str, Term]) -> dict[str, RowTerm] | None:
 def _is_by_row(term: Term) -> bool:
     remembers = any("logits" in name for name in inspect.signature(term.update).parameters)
     owns = next(term.parameters(), None) is not None
-    return set(_asked(term)) <= set(ROW_FIELDS) and not (term.couples_rows or remembers or owns)
+    return {*_asked(term)} <= {*ROW_FIELDS, *ABSENT} and not (term.couples_rows or remembers or owns)
 
 
 def _asked(term: Term) -> tuple[str, ...]:
@@ -42,7 +43,7 @@ def _asked(term: Term) -> tuple[str, ...]:
 
 def _bound(term: Term) -> Callable[..., Tensor]:
     def values(*fields: Tensor) -> Tensor:
-        given = dict(zip(ROW_FIELDS, fields, strict=True))
+        given = dict(zip(ROW_FIELDS, fields, strict=True)) | ABSENT
         return term(**{name: given[name] for name in _asked(term)})
 
     return values

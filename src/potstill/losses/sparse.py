@@ -1,7 +1,8 @@
 """Divergences from a teacher of which only the top-k log-probabilities are known.
 
 All take the student's logits `[N, C]`, the teacher's log-probabilities at temperature 1 `[N, K]`, over the whole
-vocabulary, and their class numbers `[N, K]`, no two alike in a row. They return a value a row, in nats, and the
+vocabulary, and their class numbers `[N, K]`, no two alike in a row. A row of which fewer than K classes are known has
+-inf in the other places, and any class there. They return a value a row, in nats, and the
 teacher's probability inside the top-k at temperature 1: how much of the teacher is known at all. More than 1 there
 says that these are no log-probabilities.
 
@@ -28,7 +29,7 @@ models are then at 0 too. The other two modes need no such number.
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -38,12 +39,27 @@ from potstill.losses.precision import upcast
 
 TopkMode = Literal["tail", "renormalise_both", "raw", "renormalise_teacher"]
 TOPK_MODES: tuple[TopkMode, ...] = get_args(TopkMode)
+_NOTHING = -1e30  # of two log-probabilities, adds exactly 0 to every divergence
+
+
+class SparseTeacher(Protocol):
+    """What a Step has of a teacher of which only some classes are known: `signals.protocol.SparseLogits`."""
+
+    @property
+    def log_p(self) -> Tensor: ...
+
+    @property
+    def ids(self) -> Tensor: ...
+
+    @property
+    def is_sampled(self) -> bool: ...
 
 
 class TopK(NamedTuple):
     """What is known of a teacher, row by row: log-probabilities at temperature 1 and class numbers, `[N, K]` each.
 
     log_normaliser: `[N]`, log sum_c p_nc^(1/T) over the whole vocabulary, for the one temperature it was kept for.
+    Unlike above, every row knows K classes.
     """
 
     log_probabilities: Tensor
@@ -154,24 +170,39 @@ def _compared(
     """Log-probabilities of teacher and student over what is compared, `[N, B]` each."""
     assert topk_mode in TOPK_MODES, topk_mode
     teacher_NK = upcast(teacher_NK)
+    absent_NK = teacher_NK == -math.inf
+    likeliest_N1 = ids_NK.gather(-1, teacher_NK.argmax(dim=-1, keepdim=True))
+    ids_NK = torch.where(absent_NK, likeliest_N1, ids_NK)  # what stands in an absent place is one of the others
     num_others = student_NC.shape[-1] - teacher_NK.shape[-1]
+    if num_others == 0 and topk_mode != "renormalise_both":
+        assert not absent_NK.any(), "what a row lacks would be taken for known to be 0"
     if topk_mode == "renormalise_both" or num_others == 0:
-        return log_softmax(teacher_NK, temperature), log_softmax(student_NC.gather(-1, ids_NK), temperature)
+        known_NK = student_NC.gather(-1, ids_NK).masked_fill(absent_NK, -math.inf)
+        return _present(absent_NK, log_softmax(teacher_NK, temperature), log_softmax(known_NK, temperature))
     if topk_mode == "renormalise_teacher":
-        return log_softmax(teacher_NK, temperature), log_softmax(student_NC, temperature).gather(-1, ids_NK)
+        log_q_NK = log_softmax(student_NC, temperature).gather(-1, ids_NK)
+        return _present(absent_NK, log_softmax(teacher_NK, temperature), log_q_NK)
     if log_normaliser_N is None:
-        log_p_NB = _tempered_evenly(_with_rest(teacher_NK), num_others, temperature)
-        log_q_NB = _tempered_evenly(_merged(log_softmax(student_NC, 1.0), ids_NK), num_others, temperature)
+        num_others_N1 = num_others + absent_NK.sum(dim=-1, keepdim=True)
+        log_p_NB = _tempered_evenly(_with_rest(teacher_NK), num_others_N1, temperature)
+        log_q_NB = _merged(log_softmax(student_NC, 1.0), ids_NK, absent_NK)
+        log_q_NB = _tempered_evenly(log_q_NB, num_others_N1, temperature)
     else:
         log_p_NB = _with_rest(teacher_NK / temperature - upcast(log_normaliser_N).unsqueeze(-1))
-        log_q_NB = _merged(log_softmax(student_NC, temperature), ids_NK)
+        log_q_NB = _merged(log_softmax(student_NC, temperature), ids_NK, absent_NK)
+    log_p_NB, log_q_NB = _present(torch.nn.functional.pad(absent_NK, (0, 1)), log_p_NB, log_q_NB)
     return (log_p_NB, log_q_NB) if topk_mode == "tail" else (log_p_NB[:, :-1], log_q_NB[:, :-1])
 
 
-def _merged(log_q_NC: Tensor, ids_NK: Tensor) -> Tensor:
-    """Log-probabilities of the known classes and, as one, of all others, `[N, K + 1]`."""
+def _present(absent_NB: Tensor, log_p_NB: Tensor, log_q_NB: Tensor) -> tuple[Tensor, Tensor]:
+    """Both, with nothing to compare where a class is absent."""
+    return log_p_NB.masked_fill(absent_NB, _NOTHING), log_q_NB.masked_fill(absent_NB, _NOTHING)
+
+
+def _merged(log_q_NC: Tensor, ids_NK: Tensor, absent_NK: Tensor) -> Tensor:
+    """Log-probabilities of the known classes and, as one, of all others, `[N, K + 1]`; absent ones have none."""
     log_others_N1 = log_q_NC.scatter(-1, ids_NK, -math.inf).logsumexp(dim=-1, keepdim=True)
-    return torch.cat([log_q_NC.gather(-1, ids_NK), log_others_N1], dim=-1)
+    return torch.cat([log_q_NC.gather(-1, ids_NK).masked_fill(absent_NK, -math.inf), log_others_N1], dim=-1)
 
 
 def _with_rest(log_p_NK: Tensor) -> Tensor:
@@ -185,12 +216,12 @@ def _with_rest(log_p_NK: Tensor) -> Tensor:
     return torch.cat([log_p_NK, torch.maximum(rest_N1, floor).log()], dim=-1)
 
 
-def _tempered_evenly(log_p_NB: Tensor, num_others: int, temperature: float) -> Tensor:
-    """Tempered as if the last entry stood for `num_others` classes of equal probability, and merged again.
+def _tempered_evenly(log_p_NB: Tensor, num_others_N1: Tensor, temperature: float) -> Tensor:
+    """Tempered as if the last entry stood for `num_others_N1` classes of equal probability, and merged again.
 
     n (r / n)^(1/T) = r^(1/T) n^(1 - 1/T), then divided by the sum over all classes.
     """
-    of_others = (1.0 - 1.0 / temperature) * math.log(num_others)
+    of_others_N1 = (1.0 - 1.0 / temperature) * num_others_N1.to(log_p_NB.dtype).log()
     tempered_NB = log_p_NB / temperature
-    tempered_NB = torch.cat([tempered_NB[:, :-1], tempered_NB[:, -1:] + of_others], dim=-1)
+    tempered_NB = torch.cat([tempered_NB[:, :-1], tempered_NB[:, -1:] + of_others_N1], dim=-1)
     return tempered_NB.log_softmax(dim=-1)

@@ -8,6 +8,7 @@ the fields of a dataclass: what a base class offers, each subclass has without r
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,10 +17,13 @@ from typing import ClassVar, Literal, NoReturn, TypedDict
 from torch import Tensor, nn
 
 from potstill.errors import UserError, nearest_hint
-from potstill.losses import divergence, response
+from potstill.losses import divergence, response, sparse
 from potstill.losses.layers import Layers
 from potstill.losses.projection import PROJECTORS
 from potstill.losses.row_forms import Form, Kind
+from potstill.losses.sparse import TOPK_MODES, SparseTeacher, TopkMode
+
+log = logging.getLogger(__name__)
 
 Rows = Literal["labelled", "scored", "positions", "examples"]
 
@@ -221,8 +225,66 @@ class DivergenceTerm(LogitTerm):
         return {"temperature": self.temperature, "t2_scaling": self.t2_scaling}
 
 
-class ForwardKL(DivergenceTerm):
+@dataclass(eq=False, repr=False)
+class SparseTerm(DivergenceTerm):
+    """Base of the divergences from a teacher of whose logits all are known, or some: then `sparse_divergence`.
+
+    topk_mode: what becomes of the classes that are not known (`losses/sparse.py`); without effect where all are.
+    takes_samples: whether it is right on average where classes were drawn (`Sampled` in `signals/codecs.py`).
+    """
+
+    takes_samples: ClassVar[bool] = False
+
+    topk_mode: TopkMode = "tail"
+
+    def validate(self) -> None:
+        super().validate()
+        if self.topk_mode not in TOPK_MODES:
+            self.refuse("topk_mode", "is no way to treat unknown classes.", nearest_hint(self.topk_mode, TOPK_MODES))
+
+    def prepare(  # type: ignore[override]
+        self, student_logits: Tensor, teacher_logits: Tensor | None, teacher_sparse: SparseTeacher | None
+    ) -> None:
+        if teacher_sparse is None:
+            assert teacher_logits is not None
+            super().prepare(student_logits, teacher_logits)
+            return
+        for option, plain in (("standardise", False), ("focus", 0.0)):
+            if getattr(self, option) != plain:
+                problem = "is taken over all classes, and of this teacher only some are known."
+                self.refuse(option, problem, f"Write loss.term.{self.name}.{option}={str(plain).lower()}.")
+        if teacher_sparse.is_sampled:
+            self._check_samples()
+
+    def forward(  # type: ignore[override]
+        self, student_logits: Tensor, teacher_logits: Tensor | None, teacher_sparse: SparseTeacher | None
+    ) -> Tensor:
+        if teacher_sparse is None:
+            assert teacher_logits is not None
+            return super().forward(student_logits, teacher_logits)
+        return self.sparse_divergence(student_logits, teacher_sparse.log_p, teacher_sparse.ids).values
+
+    def sparse_divergence(self, student_NC: Tensor, teacher_NK: Tensor, ids_NK: Tensor) -> sparse.Sparse:
+        """One value a row, `[N]`, from the log-probabilities of some classes."""
+        raise NotImplementedError
+
+    def _check_samples(self) -> None:
+        key = f"loss.term.{self.name}"
+        if not self.takes_samples:
+            problem = "is not right on average where the teacher's classes were drawn, as its cache says."
+            raise UserError(key, type(self).__name__, problem, "Take forward KL, loss=kd, or teacher.cache.form=top_k")
+        if self.temperature != 1.0:
+            problem = "would temper how often a class was drawn, which is not right on average."
+            self.refuse("temperature", problem, f"Write {key}.temperature=1.0, or teacher.cache.form=top_k")
+        if self.topk_mode != "raw":
+            problem = "treats classes that were not drawn, and nothing is known of these."
+            self.refuse("topk_mode", problem, f"Write {key}.topk_mode=raw.")
+
+
+class ForwardKL(SparseTerm):
     """KL(teacher || student) (`divergence.forward_kl`): knowledge distillation."""
+
+    takes_samples = True
 
     @property
     def form(self) -> Form | None:
@@ -231,20 +293,34 @@ class ForwardKL(DivergenceTerm):
     def divergence(self, student_NC: Tensor, teacher_NC: Tensor) -> Tensor:
         return divergence.forward_kl(student_NC, teacher_NC, **self.tempering)
 
+    def sparse_divergence(self, student_NC: Tensor, teacher_NK: Tensor, ids_NK: Tensor) -> sparse.Sparse:
+        return sparse.sparse_forward_kl(student_NC, teacher_NK, ids_NK, topk_mode=self.topk_mode, **self.tempering)
 
-class ReverseKL(DivergenceTerm):
+
+class ReverseKL(SparseTerm):
     """KL(student || teacher) (`divergence.reverse_kl`)."""
 
     @property
     def form(self) -> Form | None:
         return self.plain_form("reverse_kl")
 
+    def prepare(  # type: ignore[override]
+        self, student_logits: Tensor, teacher_logits: Tensor | None, teacher_sparse: SparseTeacher | None
+    ) -> None:
+        super().prepare(student_logits, teacher_logits, teacher_sparse)
+        if teacher_sparse is not None and self.topk_mode == "raw":
+            text = "loss.term.%s.topk_mode=raw: reverse KL falls as the student leaves the classes that are known."
+            log.warning(f"{text} Train with tail.", self.name)
+
     def divergence(self, student_NC: Tensor, teacher_NC: Tensor) -> Tensor:
         return divergence.reverse_kl(student_NC, teacher_NC, **self.tempering)
 
+    def sparse_divergence(self, student_NC: Tensor, teacher_NK: Tensor, ids_NK: Tensor) -> sparse.Sparse:
+        return sparse.sparse_reverse_kl(student_NC, teacher_NK, ids_NK, topk_mode=self.topk_mode, **self.tempering)
+
 
 @dataclass(eq=False, repr=False)
-class JSD(DivergenceTerm):
+class JSD(SparseTerm):
     """Generalised Jensen-Shannon divergence (`divergence.jsd`); `beta` weighs the teacher."""
 
     beta: float = 0.5
@@ -260,3 +336,7 @@ class JSD(DivergenceTerm):
 
     def divergence(self, student_NC: Tensor, teacher_NC: Tensor) -> Tensor:
         return divergence.jsd(student_NC, teacher_NC, beta=self.beta, **self.tempering)
+
+    def sparse_divergence(self, student_NC: Tensor, teacher_NK: Tensor, ids_NK: Tensor) -> sparse.Sparse:
+        options = {"topk_mode": self.topk_mode, **self.tempering}
+        return sparse.sparse_jsd(student_NC, teacher_NK, ids_NK, beta=self.beta, **options)

@@ -44,7 +44,7 @@ def forward(model: nn.Module, batch: Batch, task: Task, needs: Needs) -> Output:
     """
     if not len(batch):
         return _no_rows(forward(model, _stand_in(batch), task, needs))
-    batch = _right_padded(batch, task)
+    batch = right_padded(batch, task)
     inputs = _in_dtype_of(model, batch.inputs)
     logits = embeddings = head = None
     if needs.head:  # a model that was not asked yet runs for it: before its taps listen
@@ -123,7 +123,7 @@ def _only_rows_reach_head(model: nn.Module, rows: Tensor, *, as_logits: bool) ->
         yield before
 
 
-def _right_padded(batch: Batch, task: Task) -> Batch:
+def right_padded(batch: Batch, task: Task) -> Batch:
     """The same rows with all padding on the right.
 
     Models with absolute positions count padding as text, and encoders take their first column for the summary of the

@@ -41,7 +41,9 @@ def _bytes(value: float) -> str:
 _FORMATS: dict[str, Callable[[float], str]] = {
     "n": "{:,}".format,
     "parameters": "{:,}".format,
+    "flops": lambda value: f"{value / 1e9:,.3g} G",
     "model_bytes": _bytes,
     "latency_ms_p50": "{:.2f} ms".format,
     "latency_ms_p95": "{:.2f} ms".format,
+    "latency_ms_p99": "{:.2f} ms".format,
 }

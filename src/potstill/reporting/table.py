@@ -1,7 +1,8 @@
-"""`evaluation.json` on the terminal: models side by side, overall and per slice, worst slice first."""
+"""`evaluation.json` on the terminal: the verdict and its gates, then models side by side, then the worst slices."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -9,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from potstill.evaluation.ranking import main_model, slices_worst_first
+from potstill.evaluation.ranking import costs, main_model, numbers, slices_worst_first
 from potstill.reporting.format import MISSING, difference_unit, format_difference, format_value
 
 MAX_SLICES = 15
@@ -26,12 +27,16 @@ _QUALITY = {
     "spearman": "Spearman",
     "agreement": "agreement with teacher",
     "retention": "retention",
+    "kl": "KL to teacher, nats",
+    "copied_errors": "copied errors",
+    "ece": "calibration error",
 }
 _COST = {
     "parameters": "parameters",
     "model_bytes": "size",
     "latency_ms_p50": "latency p50, batch 1",
     "latency_ms_p95": "latency p95, batch 1",
+    "flops": "FLOPs an example",
 }
 
 
@@ -41,6 +46,8 @@ def print_evaluation(evaluation: dict[str, Any], console: Console | None = None)
     Made to be read at 80 columns, without colour and in ASCII: rich falls back to what the terminal can show.
     """
     console = console or Console()
+    for line in verdict_lines(evaluation):
+        console.print(Text(line))
     console.print(overall_table(evaluation))
     for name, difference in evaluation["differences"].items():
         console.print(Text(difference_line(name, difference)))
@@ -52,6 +59,20 @@ def print_evaluation(evaluation: dict[str, Any], console: Console | None = None)
         console.print(Text(f"... and {len(slices) - MAX_SLICES} more in evaluation.json"))
 
 
+def verdict_lines(evaluation: dict[str, Any]) -> Iterator[str]:
+    """The verdict, then its gates, those that failed first."""
+    verdict, bar = evaluation["verdict"], evaluation["bar"]["name"]
+    against = f"  (student against baseline: {verdict['against_baseline']})" if verdict["against_baseline"] else ""
+    if verdict["outcome"] is None:
+        yield f"No verdict: bar={bar or 'none'} asks for nothing.{against}"
+    else:
+        yield f"Verdict: {verdict['outcome']}  (bar {bar}){against}"
+    marks = {"pass": "pass", "fail": "FAIL", "not_enough_evidence": "open"}
+    for gate in evaluation["gates"]:
+        yield f"  {marks[gate['outcome']]}  {gate['name']:<14}{gate['says']}"
+    yield ""
+
+
 def overall_table(evaluation: dict[str, Any]) -> Table:
     """Models as columns, quality and cost as rows."""
     models = evaluation["models"]
@@ -60,27 +81,29 @@ def overall_table(evaluation: dict[str, Any]) -> Table:
     table.add_column()
     for name in models:
         table.add_column(name, justify="right", no_wrap=True)
-    for part, labels in (("overall", _QUALITY), ("cost", _COST)):
+    quality = {name: numbers(model["overall"]) for name, model in models.items()}
+    for values, labels in ((quality, _QUALITY), ({name: costs(evaluation, name) for name in models}, _COST)):
         for key, label in labels.items():
-            if any(key in model[part] for model in models.values()):
-                table.add_row(label, *(format_value(key, model[part].get(key)) for model in models.values()))
+            if any(each.get(key) is not None for each in values.values()):
+                table.add_row(label, *(format_value(key, each.get(key)) for each in values.values()))
     return table
 
 
 def slice_table(evaluation: dict[str, Any], names: list[str]) -> Table:
     """The main metric of every model on the named slices, then agreement and retention of the main model."""
     models, metric, shown = evaluation["models"], evaluation["metric"], main_model(evaluation)
-    details = [key for key in ("agreement", "retention") if key in models[shown]["overall"]]
+    details = [key for key in ("agreement", "retention") if key in numbers(models[shown]["overall"])]
     heading, labels = _labels(names)
     table = _table(f"{metric} by slice, worst of the {shown} first")
     table.add_column(Text(heading), overflow="fold")
     for name in ("n", *models, *details):
         table.add_column(name, justify="right", no_wrap=True)
     for name, label in zip(names, labels, strict=True):
-        values = models[shown]["slices"][name]
+        group = models[shown]["slices"][name]
+        values = numbers(group)
         table.add_row(
-            Text(label),  # not a str, in which "[bold]" would be markup
-            format_value("n", values["n"]),
+            Text(f"{label} (too small)" if group.get("is_too_small") else label),  # a str's "[bold]" would be markup
+            format_value("n", group["n"]),
             *(format_value(metric, model["slices"][name][metric]) for model in models.values()),
             *(format_value(key, values[key]) for key in details),
         )

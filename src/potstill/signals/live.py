@@ -7,7 +7,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from potstill.data.batch import Batch
+from potstill.losses.heads import HeadInput
 from potstill.models.forward import forward
+from potstill.models.head import below_head, logits_of
 from potstill.models.output_layer import output_layer
 from potstill.models.task import Task
 from potstill.signals.protocol import Needs, Signal
@@ -25,7 +27,7 @@ class LiveTeacher:
 
     def __init__(self, model: PreTrainedModel, task: Task, label_order: list[int] | None) -> None:
         self.model = model.requires_grad_(False).eval()
-        self.task = task
+        self.task, self.label_order = task, label_order
         self._label_order = None if label_order is None else torch.tensor(label_order)
 
     def signal(self, batch: Batch, needs: Needs) -> Signal:
@@ -42,6 +44,24 @@ class LiveTeacher:
     def gives_head(self) -> bool:
         """Whether rows before its output layer say all that its logits do."""
         return self.task.is_causal and self._label_order is None and output_layer(self.model) is not None
+
+    def below_head(self, batch: Batch, needs: Needs) -> tuple[Tensor, Signal]:
+        """What the head of a language model would get, `[N, D]`, in place of the logits in `needs`, and the rest."""
+        self.model.eval()
+        with torch.no_grad(), torch.autocast(batch.labels.device.type, enabled=False):
+            hidden_ND, output = below_head(self.model, batch, self.task, needs)
+        return hidden_ND, Signal(hidden=output.hidden)
+
+    def logits_of(self, hidden_ND: Tensor) -> Tensor:
+        """The head's answer to what `below_head` gave."""
+        with torch.no_grad(), torch.autocast(hidden_ND.device.type, enabled=False):
+            return logits_of(self.model, hidden_ND)
+
+    def head_of(self, hidden_ND: Tensor) -> HeadInput:
+        """What `logits_of` gives, not multiplied yet; of a teacher that `gives_head`."""
+        layer = output_layer(self.model)
+        assert layer is not None
+        return HeadInput(hidden_ND, layer.head)
 
     def to(self, device: torch.device) -> LiveTeacher:
         self.model.to(device)  # type: ignore[arg-type]

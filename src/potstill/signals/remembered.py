@@ -2,46 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from potstill.data.batch import Batch
 from potstill.errors import UserError
+from potstill.signals.cached import CachedTeacher
 from potstill.signals.live import LiveTeacher
+from potstill.signals.once import AskedOnce
 from potstill.signals.protocol import Needs, Signal
 
 
-class RememberedTeacher:
+class RememberedTeacher(AskedOnce[Tensor]):
     """Keeps each example's logits, or embeddings, in CPU memory, by the example's key, as the teacher gave them.
 
     One row an example. Hidden states are not kept: whoever asks for taps gets the live teacher.
     """
 
-    def __init__(self, source: LiveTeacher) -> None:
+    def __init__(self, source: LiveTeacher | CachedTeacher) -> None:
         if source.task.is_causal:
             problem = "remembers one row per example; a language model has thousands, each as wide as the vocabulary."
             raise UserError("teacher.remember", True, problem, "Set teacher.remember=false.")
-        self._source = source
+        super().__init__(source, source.task, source.task.output)
         self._kept = "embeddings" if source.task.is_embedding else "logits"
         self._rows: dict[str, Tensor] = {}
-
-    @property
-    def model(self) -> nn.Module:
-        return self._source.model
-
-    def signal(self, batch: Batch, needs: Needs) -> Signal:
-        """The live teacher's answer; the model sees only the examples of `batch` that it has not seen yet."""
-        if needs != self._source.task.output or not batch.keys:
-            return self._source.signal(batch, needs)
-        self._learn(batch)
-        rows = torch.stack([self._rows[key] for key in batch.keys]).to(batch.labels.device)
-        return Signal(embeddings=rows) if self._kept == "embeddings" else Signal(logits=rows)
-
-    def to(self, device: torch.device) -> RememberedTeacher:
-        self._source.to(device)
-        return self
 
     def state_dict(self) -> dict[str, Any]:
         """Keys, and their rows as one tensor; nothing where nothing is remembered."""
@@ -53,11 +40,15 @@ class RememberedTeacher:
             key: row for state in states if state for key, row in zip(state["keys"], state[self._kept], strict=True)
         }
 
-    def _learn(self, batch: Batch) -> None:
-        unseen = {key: example for example, key in enumerate(batch.keys) if key not in self._rows}
-        if not unseen:
-            return
-        signal = self._source.signal(batch.take(list(unseen.values())), self._source.task.output)
+    def _known(self, key: str) -> Tensor | None:
+        return self._rows.get(key)
+
+    def _asked(self, batch: Batch) -> dict[str, Tensor]:
         # cloned: a row that is a view would keep those of its whole batch alive
-        rows = getattr(signal, self._kept).cpu()
-        self._rows |= {key: row.clone() for key, row in zip(unseen, rows, strict=True)}
+        rows = getattr(self.source.signal(batch, self.needs), self._kept).cpu()
+        asked = {key: row.clone() for key, row in zip(batch.keys, rows, strict=True)}
+        self._rows |= asked
+        return asked
+
+    def _together(self, answers: Sequence[Tensor], batch: Batch, needs: Needs) -> Signal:  # noqa: ARG002
+        return Signal(**{self._kept: torch.stack(list(answers)).to(batch.labels.device)})

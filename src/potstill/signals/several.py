@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from potstill.data.batch import Batch
 from potstill.losses.distributions import log_mixture
 from potstill.models.task import Task
+from potstill.signals.cached import CachedTeacher
 from potstill.signals.live import LiveTeacher
 from potstill.signals.protocol import Needs, Opinion, Signal
 from potstill.signals.remembered import RememberedTeacher
@@ -25,7 +26,7 @@ Combine = Literal["probabilities", "losses", "route"]
 class Member:
     """One of several teachers. weight: of all, which sum to 1. routes: of the examples that are its own."""
 
-    source: LiveTeacher | RememberedTeacher
+    source: LiveTeacher | CachedTeacher | RememberedTeacher
     weight: float
     routes: tuple[str, ...] = ()
 

@@ -12,7 +12,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from potstill.errors import UserError
-from potstill.evaluation.ranking import slices_worst_first
+from potstill.evaluation.ranking import costs, slices_worst_first
+from potstill.evaluation.ranking import numbers as flat_metrics
 from potstill.nested import flat
 from potstill.sweeps.record import RECORD, Job, jobs_of, read_sweep, run_status
 from potstill.tracking.manifest import manifest_of
@@ -20,7 +21,6 @@ from potstill.tracking.manifest import manifest_of
 LOG = "train.log"
 # What of a config says where things go or what a sweep gets, and not what a run is made of.
 UNDECISIVE = ("run", "logger", "returns")
-COUNTS = ("n", "num_labelled")
 TEACHER = "teacher"  # a recipe's stage that trains what the others are distilled from, and is no rival of theirs
 
 
@@ -53,7 +53,7 @@ class Result:
 def read_results(paths: Sequence[Path]) -> list[Result]:
     """Every run under `paths`, none left out. Raises UserError where a path holds none."""
     results = []
-    for path, prefix in zip(paths, _prefixes(paths), strict=True):
+    for path, prefix in zip(paths, prefixes(paths), strict=True):
         found = list(_under(path))
         if not found:
             raise UserError("paths", str(path), "is a sweep in which nothing was started.", "Give another directory.")
@@ -94,7 +94,7 @@ def choices_of(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str,
     }
 
 
-def _prefixes(paths: Sequence[Path]) -> list[str]:
+def prefixes(paths: Sequence[Path]) -> list[str]:
     """What tells the runs of several paths apart: the last part, or all of the path where that is not enough."""
     if len(paths) == 1:
         return [""]
@@ -164,8 +164,8 @@ def _evaluated(evaluation: dict[str, Any], model: str) -> tuple[dict[str, Any], 
     report = evaluation.get("models", {}).get(model)
     if report is None:
         return {}, None
-    measured = {f"evaluation/{name}": value for name, value in report["overall"].items() if name not in COUNTS}
-    measured |= {f"cost/{name}": value for name, value in report["cost"].items()}
+    measured = {f"evaluation/{name}": value for name, value in flat_metrics(report["overall"]).items()}
+    measured |= {f"cost/{name}": value for name, value in costs(evaluation, model).items()}
     metric, names = evaluation["metric"], slices_worst_first(evaluation, model)
     if not names:
         return measured, None

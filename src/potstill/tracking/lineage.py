@@ -22,6 +22,8 @@ from potstill.tracking.secrets import redact
 
 log = logging.getLogger(__name__)
 
+EVALUATION = "evaluation"  # type of its artifact
+BESIDE = ("items.jsonl", "report.html", "ml-bom.json")
 MAX_WAIT_S = 60  # for the server to take the description of the data
 
 
@@ -61,10 +63,12 @@ def log_output(run: wandb.Run, artifact: wandb.Artifact) -> None:
 
 
 def log_evaluation_file(loggers: Iterable[Logger], path: str | Path) -> None:
-    """evaluation.json as an artifact of type `evaluation`."""
+    """evaluation.json, and what of its kin lies beside it, as an artifact of type `evaluation`."""
     for run in wandb_runs(loggers):
-        artifact = wandb.Artifact(f"evaluation-{run.id}", type="evaluation")
-        artifact.add_file(str(path), name="evaluation.json")
+        artifact = wandb.Artifact(f"evaluation-{run.id}", type=EVALUATION)
+        for file in (Path(path), *(Path(path).with_name(name) for name in BESIDE)):
+            if file.is_file():
+                artifact.add_file(str(file), name=file.name)
         log_output(run, artifact)
 
 

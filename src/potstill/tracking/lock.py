@@ -38,10 +38,18 @@ def is_locked(run_dir: str | Path) -> bool:
     path = Path(run_dir) / ".lock"
     if not path.exists():
         return False
+    lock = try_lock(path)
+    if lock is None:
+        return True
+    lock.release()
+    return False
+
+
+def try_lock(path: Path) -> FileLock | None:
+    """A lock on the file `path`, held until it is released or this process dies; None where another process has it."""
     lock = FileLock(path, thread_local=False)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        return True
-    lock.release()
-    return False
+        return None
+    return lock

@@ -9,7 +9,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,11 @@ def write_json(path: str | Path, content: Any) -> None:
     Numbers that are not finite become null (JSON has no NaN), paths become text. Keys keep their order.
     """
     write_text(path, json.dumps(_finite(content), indent=2, allow_nan=False, default=os.fspath) + "\n")
+
+
+def write_lines(path: str | Path, entries: Iterable[Any]) -> None:
+    """Write each of `entries` to `path` as one line of JSON, all or none."""
+    write_text(path, "".join(json.dumps(_finite(entry), allow_nan=False) + "\n" for entry in entries))
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import wandb
 from pytorch_lightning.loggers import Logger
 
+from potstill.evaluation.ranking import costs, numbers
 from potstill.nested import flat
 from potstill.tracking.lineage import log_output
 from potstill.tracking.logger import RunLogger, wandb_runs
@@ -53,6 +54,15 @@ def log_evaluation(loggers: Iterable[Logger], evaluation: Mapping[str, Any]) -> 
         run.summary.update(evaluation_summary(evaluation))
 
 
+def log_tables(loggers: Iterable[Logger], tables: Mapping[str, list[dict[str, Any]]]) -> None:
+    """Tables by name, each a list of rows that are alike; those without a row are left out."""
+    for run in wandb_runs(loggers):
+        for name, rows in tables.items():
+            if rows:
+                data = [list(row.values()) for row in rows]
+                run.log({name: wandb.Table(columns=list(rows[0]), data=data, allow_mixed_types=True)})  # type: ignore[arg-type]
+
+
 def log_student(loggers: Iterable[Logger], directory: str | Path) -> None:
     """The saved student as an artifact of type `model`, unless it is larger than the logger's `artifact_max_mb`.
 
@@ -72,7 +82,7 @@ def log_student(loggers: Iterable[Logger], directory: str | Path) -> None:
 def slice_table(evaluation: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
     """Columns and rows, one row a model and slice (`overall` first); None where a model has no such number."""
     entries = [
-        (model, name, numbers)
+        (model, name, _flat(numbers))
         for model, result in evaluation["models"].items()
         for name, numbers in {"overall": result["overall"], **result.get("slices", {})}.items()
     ]
@@ -87,13 +97,23 @@ def evaluation_summary(evaluation: Mapping[str, Any]) -> dict[str, float]:
     summary = {
         f"evaluation/{model}/{name}": value
         for model, result in evaluation["models"].items()
-        for name, value in {**result["overall"], **result.get("cost", {})}.items()
+        for name, value in {**_flat(result["overall"]), **_costs(evaluation, model)}.items()
     }
     for pair, difference in evaluation.get("differences", {}).items():
         low, high = difference.get("interval") or (None, None)
         key = f"evaluation/difference/{pair}"
         summary |= {key: difference["value"], f"{key}/low": low, f"{key}/high": high}
     return {name: value for name, value in summary.items() if value is not None}
+
+
+def _flat(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Counts and metrics."""
+    counts = {name: group[name] for name in ("n", "num_labelled") if name in group}
+    return counts | numbers(dict(group))
+
+
+def _costs(evaluation: Mapping[str, Any], model: str) -> dict[str, Any]:
+    return costs(dict(evaluation), model) if "size" in evaluation["models"][model] else {}
 
 
 def hoisted(config: Mapping[str, Any]) -> dict[str, Any]:

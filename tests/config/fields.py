@@ -1,0 +1,37 @@
+"""The fields of a config, and where the tests of those of `potstill evaluate` are."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from potstill.evaluation.bar import BarConfig, PricesConfig
+
+
+def fields(kind: Any, prefix: str = "") -> Iterator[str]:
+    for field in dataclasses.fields(kind):
+        default = field.default_factory() if field.default_factory is not dataclasses.MISSING else None
+        if dataclasses.is_dataclass(default):
+            yield from fields(default, f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}"
+
+
+OF_EVALUATION = {
+    "data.keep_near_together": ("data/test_clusters.py", "test_the_option_decides"),
+    **dict.fromkeys(
+        ["evaluate.models", "evaluate.seeds", "evaluate.mixes", "evaluate.ledger"],
+        ("integration/test_verdict.py", "test_an_evaluation_says_no_says_it_again_and_counts_both"),
+    ),
+    "evaluate.quantised": ("integration/test_verdict.py", "test_the_student_in_eight_bits_is_a_column"),
+    **{
+        f"evaluate.{name}": ("evaluation/test_gates.py", "test_every_field_of_a_bar_decides_something")
+        for name in fields(BarConfig, "bar.")
+    },
+    **dict.fromkeys(
+        [f"evaluate.bar.prices.{each.name}" for each in dataclasses.fields(PricesConfig)],
+        ("evaluation/test_economics.py", "test_a_price_that_nobody_knows_is_not_taken_for_nothing"),
+    ),
+    "recipe.bar_preset": ("integration/test_recipe.py", "test_a_recipe_ends_with_the_exit_code_of_its_verdict"),
+}
