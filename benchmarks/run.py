@@ -29,6 +29,7 @@ from potstill.tracking.manifest import write_json
 # name: the suites in which it has something to measure
 BENCHMARKS: dict[str, tuple[str, ...]] = {
     "cache_io": SUITES,
+    "head": ("smoke", "cpu", "gpu"),
     "overhead": ("cpu", "gpu"),
     "padding": ("smoke", "cpu", "gpu"),
     "sweep": ("cpu", "gpu"),

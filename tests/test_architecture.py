@@ -23,16 +23,21 @@ Check = Callable[[Path], list[str]]
 ARITHMETIC = ("numpy", "scipy", "sklearn", "torch", "potstill.errors")
 # All that these files of src/potstill may import, besides the standard library. By prefix of the dotted name.
 MAY_IMPORT = {
-    "losses/*.py": ("torch", "potstill.losses", "potstill.errors"),
+    "losses/*.py": (
+        "torch",
+        "triton",
+        "potstill.losses",
+        "potstill.errors",
+    ),  # triton: a part of torch for accelerators
     "objective.py": ("torch", "potstill.losses", "potstill.errors", "potstill.signals.protocol", "potstill.data.batch"),
     "evaluation/metrics.py": ARITHMETIC,
     "evaluation/statistics.py": ARITHMETIC,
     "evaluation/slices.py": ARITHMETIC,
+    "signals/protocol.py": ("torch", "potstill.data.batch", "potstill.losses.heads"),
     "audit/*.py": (
         *("numpy", "scipy", "sklearn", "datasketch", "sliceline", "cleanlab"),
         *("potstill.audit", "potstill.data.content", "potstill.errors", "potstill.evaluation.statistics"),
     ),
-    "signals/protocol.py": ("torch", "potstill.data.batch"),
     "data/batch.py": ("torch",),
     "errors.py": (),
 }
@@ -146,7 +151,7 @@ def undeclared_imports(root: Path) -> list[str]:
     project = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = [texts for extra, texts in project["optional-dependencies"].items() if extra != "dev"]
     declared = {Requirement(text).name.lower() for texts in (project["dependencies"], *extras) for text in texts}
-    known = {*sys.stdlib_module_names, "potstill", "hydra_plugins", ""}
+    known = {*sys.stdlib_module_names, "potstill", "hydra_plugins", "triton", ""}  # triton comes with torch
     known |= {name.replace("-", "_") for name in declared}  # of an extra that is not installed
     for module, distributions in importlib.metadata.packages_distributions().items():
         if declared & {distribution.lower().replace("_", "-") for distribution in distributions}:

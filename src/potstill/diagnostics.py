@@ -25,15 +25,9 @@ def diagnose(step: Step, total_rows: dict[str, int]) -> dict[str, Tensor]:
     teacher_mass: where only some of the teacher's classes are known, the probability of these, in place of its entropy;
     `kl` is then a lower bound (`losses/sparse.py`: tail). Of classes that were drawn, nothing is known but these.
     """
-    if step.student_logits is None:
-        return {}
-    if step.teacher_sparse is not None:
-        found = _compared_sparsely(step.student_logits, step.teacher_sparse)
-    elif step.teacher_logits is not None:
-        found = _compared(step.student_logits, step.teacher_logits)
+    found = _found(step)
+    if "entropy" in found:
         found["teacher_entropy"] = found.pop("entropy")
-    else:
-        return {}
     return {name: mean_over(values_N, total_rows["scored"]) for name, values_N in found.items()}
 
 
@@ -58,6 +52,17 @@ def with_means(report: Mapping[str, Tensor]) -> dict[str, Tensor]:
         own = [name for name in report if name.startswith(prefix) and not name.endswith("/rows")]
         means |= {name: mean_over(report[name], count) for name in own}
     return means
+
+
+def _found(step: Step) -> dict[str, Tensor]:
+    """Per row; of logits that were made a chunk at a time, what was seen of them on the way."""
+    if step.student_logits is None:
+        return dict(step.compared)
+    if step.teacher_sparse is not None:
+        return _compared_sparsely(step.student_logits, step.teacher_sparse)
+    if step.teacher_logits is not None:
+        return _compared(step.student_logits, step.teacher_logits)
+    return {}
 
 
 def _compared(student_NC: Tensor, teacher_NC: Tensor) -> dict[str, Tensor]:

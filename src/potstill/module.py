@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -24,15 +25,17 @@ from potstill.data.microbatch import cut
 from potstill.diagnostics import diagnose, sums_of_members, with_means
 from potstill.distributed import add_over_ranks, first_of_ranks, max_over_ranks, rank, sum_over_ranks, world_size
 from potstill.errors import DivergedError
+from potstill.losses.fused import Options
 from potstill.losses.response import cross_entropy
 from potstill.models.forward import forward
+from potstill.models.output_layer import output_layer
 from potstill.models.packing import packs
 from potstill.models.task import Task
 from potstill.objective import Objective, Step
 from potstill.optimisation import clip_grad_norm, options_of, own_part, parameter_groups, set_options
 from potstill.randomness import seed_step
 from potstill.retrieval import ValidationTexts
-from potstill.signals.protocol import Signal, SignalSource
+from potstill.signals.protocol import Needs, Signal, SignalSource
 from potstill.term_gradients import TermGradients
 
 log = logging.getLogger(__name__)
@@ -49,6 +52,8 @@ class DistillationModule(pl.LightningModule):
     on_nonfinite, max_skipped: `stop` at a loss or gradient that is not finite, or `skip` so many steps before stopping.
     shard: called with the mesh of ranks where the strategy shards parameters.
     num_examples: of the training set, for terms that remember each.
+    fusing: how terms on a language model's logits are computed a chunk of rows at a time, where they and both models
+        allow it; None: from all logits at once.
     """
 
     def __init__(
@@ -70,6 +75,7 @@ class DistillationModule(pl.LightningModule):
         max_skipped: int = 0,
         shard: Callable[[DeviceMesh], None] | None = None,
         num_examples: int | None = None,
+        fusing: Options | None = Options(),  # noqa: B008  frozen
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -79,6 +85,8 @@ class DistillationModule(pl.LightningModule):
         self.max_examples, self.max_tokens = max_examples, max_tokens
         self.num_steps, self.num_examples = num_steps, num_examples
         self.seed, self.shard = seed, shard
+        self.fuses = fusing is not None and self._can_fuse()
+        self.objective.fusing = fusing or self.objective.fusing
         self.max_skipped = max_skipped if on_nonfinite == "skip" else 0
         self.num_skipped = 0
         self.asked = {"stop": False, "save": False}  # on this rank, by a callback
@@ -100,14 +108,14 @@ class DistillationModule(pl.LightningModule):
         was_training = self.student.training
         self.student.eval()
         with torch.no_grad():
-            self.objective.prepare(self.step_of(batch))
+            self.objective.prepare(self.step_of(batch).with_some_logits())
         self.unused_parameters = self._without_gradient(batch)
         self.student.train(was_training)
 
     def step_of(self, batch: Batch) -> Step:
         """What the terms see of one micro-batch."""
-        output = forward(self.student, batch, self.task, self.objective.needs_student)
-        needs = self.objective.needs_teacher
+        output = forward(self.student, batch, self.task, self._fused(self.objective.needs_student))
+        needs = self._fused(self.objective.needs_teacher)
         signal = self.teacher.signal(batch, needs) if self.teacher and needs else Signal()
         return Step(
             student_logits=output.logits,
@@ -121,6 +129,8 @@ class DistillationModule(pl.LightningModule):
             num_examples=self.num_examples,
             members=signal.members,
             lengths=self.task.lengths(batch),
+            student_head=output.head,
+            teacher_head=signal.head,
             teacher_sparse=signal.sparse,
         )
 
@@ -208,6 +218,16 @@ class DistillationModule(pl.LightningModule):
         if self.fault is not None:
             self._skip_or_stop(optimizer, has_scaler=has_scaler)
 
+    def _can_fuse(self) -> bool:
+        """Whether the terms, and both models, have what `losses/fused.py` needs."""
+        taught = self.objective.needs_teacher.logits
+        gives_head = getattr(self.teacher, "gives_head", False) if taught else True
+        return self.task.is_causal and self.objective.can_fuse and gives_head and output_layer(self.student) is not None
+
+    def _fused(self, needs: Needs) -> Needs:
+        """Rows before the head instead of logits, where the terms take them."""
+        return replace(needs, logits=False, head=True) if self.fuses and needs.logits else needs
+
     def _is_logged(self) -> bool:
         """Whether the step that begins is one of every `log_every`, or the last: known to all ranks alike."""
         step = self.global_step + 1
@@ -257,6 +277,8 @@ class DistillationModule(pl.LightningModule):
             return {}
         report = {"train/loss": loss.detach()}
         report |= {f"train/term/{name}": value for name, value in terms.items()}
+        if step.student_head is not None:
+            step.compared = self.objective.compared
         found = diagnose(step, total_rows) | sums_of_members(step)
         return report | {f"train/{name}": value for name, value in found.items()}
 

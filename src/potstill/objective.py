@@ -14,7 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from potstill.errors import UserError, nearest_hint
-from potstill.losses.reduce import mean_over
+from potstill.losses.fused import Fused, Options, fused
+from potstill.losses.heads import HeadInput
+from potstill.losses.reduce import mean_over, weight_of_row
+from potstill.losses.row_math import RowTerm
+from potstill.losses.row_terms import row_terms
 from potstill.losses.schedules import Schedule
 from potstill.losses.terms import Rows, Term
 from potstill.signals.protocol import Needs, Opinion, SparseLogits
@@ -33,6 +37,9 @@ class Step:
         is the weighted mean of what it is for each teacher.
     lengths: attended positions of each example, `[B]`, in the order of `P`; None for images, which are not padded.
     teacher_sparse: instead of `teacher_logits`, of a teacher of which only some classes were stored.
+
+    Not for terms: student_head, teacher_head: instead of logits, the rows they would be made of, of which the objective
+    makes a chunk at a time. compared: what it saw of both models' logits on the way (`fused.Fused.diagnostics`).
     """
 
     student_logits: Tensor | None
@@ -47,9 +54,21 @@ class Step:
     members: dict[str, Opinion] = field(default_factory=dict)
     lengths: Tensor | None = None
     teacher_sparse: SparseLogits | None = None
+    student_head: HeadInput | None = None
+    teacher_head: HeadInput | None = None
+    compared: dict[str, Tensor] = field(default_factory=dict)
+
+    def with_some_logits(self, num_rows: int = 2) -> Step:
+        """Where there are only rows to make them of, logits of the first few: what they look like, at little cost."""
+        made = {
+            f"{who}_logits": rows.take(slice(num_rows)).logits()
+            for who, rows in (("student", self.student_head), ("teacher", self.teacher_head))
+            if rows is not None
+        }
+        return replace(self, **made)  # type: ignore[arg-type]
 
 
-STEP_FIELDS = tuple(each.name for each in fields(Step))
+STEP_FIELDS = tuple(each.name for each in fields(Step) if each.name not in ("student_head", "teacher_head", "compared"))
 
 
 @dataclass(frozen=True)
@@ -82,6 +101,8 @@ class Objective(nn.Module):
             _admit(name, term)
             _admit_schedules(term, self.schedules.get(name, {}))
         self.terms = nn.ModuleDict(terms)
+        self.fusing = Options()
+        self.compared: dict[str, Tensor] = {}  # of the last step, for its `Step.compared`; FSDP hands `forward` a copy
 
     @property
     def needs_student(self) -> Needs:
@@ -92,6 +113,11 @@ class Objective(nn.Module):
     def needs_teacher(self) -> Needs:
         """What the terms ask of the teacher; false where they ask for nothing."""
         return self._needs("teacher")
+
+    @property
+    def can_fuse(self) -> bool:
+        """Whether the terms that ask for logits can take them a chunk of rows at a time."""
+        return bool(row_terms(self._terms()))
 
     @property
     def is_taught(self) -> bool:
@@ -138,9 +164,14 @@ class Objective(nn.Module):
         total_rows: by kind of row (`labelled`, `scored`, ...), the count over all micro-batches and ranks.
         Shares add up to the loss of the global batch, in value and gradient.
         """
-        shares = self.shares(step, total_rows)
-        loss = torch.stack([*self.weighted(shares).values()]).sum()
-        return loss, {name: share.detach() for name, share in shares.items()}
+        beside = self._shares_beside(step, total_rows)
+        parts = [*self.weighted(beside).values()]
+        if step.student_head is not None:
+            found = self._fused(step, total_rows, self._row_terms(), weighted=True)
+            self.compared = found.diagnostics
+            parts.append(found.loss)
+            beside |= {name: self._mean(name, values_N, total_rows) for name, values_N in found.values.items()}
+        return torch.stack(parts).sum(), {name: beside[name].detach() for name in self.terms}
 
     def weighted(self, shares: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What each of `shares` adds to the loss."""
@@ -149,8 +180,13 @@ class Objective(nn.Module):
 
     def shares(self, step: Step, total_rows: Mapping[str, Tensor | int]) -> dict[str, Tensor]:
         """The micro-batch's share of each term before weighting, scalars with their graph."""
-        terms = self._terms()
-        return {name: mean_over(values, total_rows[terms[name].rows]) for name, values in self._values(step)}
+        shares = self._shares_beside(step, total_rows)
+        if step.student_head is not None:
+            with torch.no_grad():
+                self.compared = self._fused(step, {}, {}, weighted=False).diagnostics
+            for name, term in self._row_terms().items():
+                shares[name] = self._fused(step, total_rows, {name: term}, weighted=False).loss
+        return {name: shares[name] for name in self.terms}
 
     @torch.no_grad()
     def update(self, step: Step) -> None:
@@ -161,14 +197,52 @@ class Objective(nn.Module):
     @torch.no_grad()
     def find_fault(self, step: Step) -> Fault | None:
         """The first term that is not finite on `step`, and where; computes the terms once more."""
-        for name, values in self._values(step):
+        values_by_term = dict(self._values(step))
+        if step.student_head is not None:
+            rows = {term.rows: 1 for term in self._terms().values()}
+            values_by_term |= self._fused(step, rows, self._row_terms(), weighted=False).values
+        for name in self.terms:
+            values = values_by_term[name]
             bad_rows = (~torch.isfinite(values)).nonzero().flatten().tolist()
             if bad_rows or not torch.isfinite(values.sum()):
                 return Fault(name, tuple(bad_rows))
         return None
 
     def _values(self, step: Step) -> Iterator[tuple[str, Tensor]]:
-        return ((name, _value(term, step)) for name, term in self._terms().items())
+        """Of every term that finds all it asks for in `step`, and needs no logits that are still to be made."""
+        fused_names = () if step.student_head is None else self._row_terms()
+        return ((name, _value(term, step)) for name, term in self._terms().items() if name not in fused_names)
+
+    def _shares_beside(self, step: Step, total_rows: Mapping[str, Tensor | int]) -> dict[str, Tensor]:
+        return {name: self._mean(name, values, total_rows) for name, values in self._values(step)}
+
+    def _mean(self, name: str, values: Tensor, total_rows: Mapping[str, Tensor | int]) -> Tensor:
+        return mean_over(values, total_rows[self._terms()[name].rows])
+
+    @property
+    def _is_tempered_by_step(self) -> bool:
+        """Then what is compiled for one temperature would be compiled anew at every step."""
+        return any(set(options) - {"weight"} for options in self.schedules.values())
+
+    def _row_terms(self) -> dict[str, RowTerm]:
+        found = row_terms(self._terms())
+        assert found is not None, "a term needs all rows at once"
+        return found
+
+    def _fused(
+        self, step: Step, total_rows: Mapping[str, Tensor | int], terms: Mapping[str, RowTerm], *, weighted: bool
+    ) -> Fused:
+        """Terms on logits that are made a chunk at a time, each divided by its rows, with the diagnostics of a Step."""
+        assert step.student_head is not None
+        own = self._terms()
+        weights = {
+            name: weight_of_row(own[name].weight if weighted else 1.0, total_rows[own[name].rows]) for name in terms
+        }
+        teacher = step.teacher_logits if step.teacher_head is None else step.teacher_head
+        options = replace(self.fusing, compiled=self.fusing.compiled and not self._is_tempered_by_step)
+        return fused(
+            step.student_head, teacher, step.labels, terms, weights, diagnose=weighted or not terms, options=options
+        )
 
     def _terms(self) -> dict[str, Term]:
         return cast("dict[str, Term]", dict(self.terms.items()))

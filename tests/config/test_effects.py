@@ -112,6 +112,7 @@ TEACHER = ["loss=kd", "teacher=pretrained", "teacher.path={model}"]
 TAUGHT = [*TEXT, *TEACHER]
 PRETRAINED = [*SOURCE, "student=pretrained", "student.path={model}"]
 CAUSAL = [*TEXT, "data.task=causal_lm"]
+DECODER = [*CAUSAL, "+student.config.is_decoder=true"]
 PAIRS = [*CAUSAL, "data.columns={{text: null, prompt: text, completion: other}}"]
 IMAGES = ["data=files", "data.source.train={images}", "data.task=image_classification"]
 IMAGES += ["data.columns={{text: null, image: image}}"]
@@ -210,6 +211,8 @@ EFFECTS: dict[str, Row] = {
         lambda p: [type(weight) for weight in sharded(p).teacher.parameters()],
     ),
     "hardware.compile": (TEXT, "hardware.compile=true", lambda p: p.module.student._compiled_call_impl is None),
+    "hardware.fused_head": (DECODER, "hardware.fused_head=false", lambda p: p.module.fuses),
+    "hardware.logits_dtype": (DECODER, "hardware.logits_dtype=bfloat16", lambda p: p.module.objective.fusing),
     "hardware.micro_batch_examples": (
         *(TEXT, "hardware.micro_batch_examples=3"),
         lambda p: len(list(p.module._pieces(p.batches[0]))),

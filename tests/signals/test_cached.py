@@ -12,11 +12,13 @@ from transformers import PreTrainedModel
 
 from potstill.data.batch import Batch
 from potstill.errors import StoppedError, UserError
+from potstill.models.task import TASKS
 from potstill.signals.cached import CachedTeacher, caches_within
 from potstill.signals.codecs import Sampled, TopK
 from potstill.signals.live import LiveTeacher
 from potstill.signals.protocol import Needs, SignalSource
 from potstill.signals.remembered import RememberedTeacher
+from potstill.signals.several import Member, SeveralTeachers
 from potstill.tracking.memory import SignalsOnDisk
 from tests.integration.distil import TAPS, batch, distillation, fit, model, objective
 from tests.models.tiny import tiny_model
@@ -72,6 +74,34 @@ def test_whatever_a_model_does_to_its_logits_is_done_to_what_was_kept(architectu
     live = counted(tiny_model(architecture, "causal_lm"), "causal_lm")  # gemma2: with a soft-cap
     expected = answer(live, examples("causal_lm"), LOGITS)
     assert_same(answer(kept(live, tmp_path, LOGITS), examples("causal_lm"), LOGITS), expected)
+
+
+def test_rows_before_the_head_are_those_of_the_live_teacher(tmp_path: Path) -> None:
+    live = counted(model("causal_lm"), "causal_lm")
+    teacher = kept(live, tmp_path, LOGITS)
+    expected = live.signal(examples("causal_lm"), Needs(head=True)).head
+    live.num_examples = 0
+    for _ in range(2):
+        signal = teacher.signal(examples("causal_lm"), Needs(head=True))
+        assert signal.logits is None
+        assert torch.equal(signal.head.hidden, expected.hidden)
+        assert torch.equal(signal.head.logits(), expected.logits())
+    assert live.num_examples == 16
+
+
+@pytest.mark.parametrize("codec", [TopK(4), Sampled(5)], ids=["top_k", "sampled"])
+def test_a_teacher_known_in_part_or_of_many_is_not_asked_for_its_head(codec: Any, tmp_path: Path) -> None:
+    live = counted(model("causal_lm"), "causal_lm")
+    partly, wholly = kept(live, tmp_path, LOGITS, codec), kept(live, tmp_path, LOGITS)
+    terms = {"term_options": {"topk_mode": "raw", "temperature": 1.0}}
+    assert distillation("causal_lm", "kd", teacher=wholly, **terms).fuses
+    module = distillation("causal_lm", "kd", teacher=partly, **terms)
+    step = module.step_of(batch("causal_lm"))
+    assert not module.fuses
+    assert step.teacher_sparse is not None
+    assert step.student_logits is not None
+    several = SeveralTeachers({"a": Member(wholly, 1.0)}, "losses", TASKS["causal_lm"])
+    assert not distillation("causal_lm", "kd", teacher=several).fuses
 
 
 @pytest.mark.parametrize("padding", [{"left": 3}, {"right": 2}], ids=str)

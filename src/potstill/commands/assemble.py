@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
 
+import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -25,6 +26,7 @@ from potstill.data.microbatch import cut
 from potstill.errors import UserError
 from potstill.hardware.sharding import checkpoint_activations, shard
 from potstill.losses.coupling import refuse_cuts
+from potstill.losses.fused import Options
 from potstill.losses.schedules import without_schedules
 from potstill.models.labels import label_order
 from potstill.models.layers import layers_of
@@ -253,6 +255,7 @@ def make_module(
         max_skipped=config.optim.max_skipped,
         shard=_sharding(config.hardware, models, objective) if config.hardware.strategy == "fsdp" else None,
         num_examples=source.data.num_examples("train"),
+        fusing=fusing(config.hardware),
     )
     batches = iter(source.data.train_dataloader())
     first = next(batches)
@@ -260,6 +263,12 @@ def make_module(
     objective.check_rows(source.task.count_rows(first))
     check_teacher(config, module, chain([first], batches))
     return module
+
+
+def fusing(hardware: HardwareConfig) -> Options | None:
+    """How terms on a language model's logits are computed; None: from all logits at once."""
+    logits_dtype = getattr(torch, hardware.logits_dtype)
+    return Options(logits_dtype, compiled=hardware.compile) if hardware.fused_head else None
 
 
 def _sharding(hardware: HardwareConfig, models: Models, objective: Objective) -> Callable[[DeviceMesh], None]:

@@ -160,6 +160,8 @@ class HardwareConfig:
     precision: str = "32"  # 32 | bf16-mixed | bf16-true | 16-mixed; the teacher has its own, teacher.dtype
     tf32: bool = False  # float32 matrix products in TF32, on accelerators that have it
     compile: bool = False
+    fused_head: bool = True  # language models: logits a chunk of rows at a time, where the terms allow it
+    logits_dtype: str = "float32"  # of these chunks: float32 | bfloat16, which is fast and less exact
     packing: str = "auto"  # auto | on | off: compute no padding in a text model's layers
     activation_checkpointing: bool = False  # keep a block's input only, and run it again in the backward pass
     shard_teacher: bool = False  # fsdp: the teacher's parameters over the ranks as well

@@ -34,6 +34,7 @@ CHOICES = {
     "optim.schedule": ("constant", "linear", "cosine"),
     "optim.on_nonfinite": ("stop", "skip"),
     "hardware.strategy": ("auto", "ddp", "fsdp"),
+    "hardware.logits_dtype": ("float32", "bfloat16"),
     "hardware.packing": ("auto", "on", "off"),
     "hardware.precision": ("32", "bf16-mixed", "bf16-true", "16-mixed"),
 }

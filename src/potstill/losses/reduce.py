@@ -23,3 +23,10 @@ def mean_over(values_N: Tensor, total_rows: Tensor | int) -> Tensor:
     if isinstance(total_rows, Tensor):
         return values_N.sum() / torch.clamp(total_rows, min=1)
     return values_N.sum() / max(total_rows, 1)
+
+
+def weight_of_row(weight: float, total_rows: Tensor | int) -> Tensor | float:
+    """What one row's value counts for in `weight` times the mean over `total_rows` rows, known before any value is."""
+    if isinstance(total_rows, Tensor):
+        return weight / torch.clamp(total_rows, min=1)
+    return weight / max(total_rows, 1)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from potstill.errors import UserError
 from potstill.losses import curriculum, divergence, ranking, response
+from potstill.losses.row_forms import Form
 from potstill.losses.terms import DivergenceTerm, LogitTerm
 
 
@@ -28,6 +29,10 @@ class ForwardCE(DivergenceTerm):
         super().validate()
         if self.teacher_temperature is not None:
             self.require_number("teacher_temperature", "null or a finite number > 0", lambda number: number > 0.0)
+
+    @property
+    def form(self) -> Form | None:
+        return None if self.teacher_temperature else self.plain_form("forward_ce")
 
     def divergence(self, student_NC: Tensor, teacher_NC: Tensor) -> Tensor:
         return divergence.forward_ce(
@@ -79,6 +84,10 @@ class TVD(DivergenceTerm):
     """Total variation distance (`divergence.tvd`)."""
 
     t2_scaling: bool = False  # its gradient shrinks as 1 / T only
+
+    @property
+    def form(self) -> Form | None:
+        return self.plain_form("tvd")
 
     def divergence(self, student_NC: Tensor, teacher_NC: Tensor) -> Tensor:
         return divergence.tvd(student_NC, teacher_NC, **self.tempering)

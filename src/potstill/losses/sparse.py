@@ -39,8 +39,6 @@ from potstill.losses.precision import upcast
 
 TopkMode = Literal["tail", "renormalise_both", "raw", "renormalise_teacher"]
 TOPK_MODES: tuple[TopkMode, ...] = get_args(TopkMode)
-
-
 _NOTHING = -1e30  # of two log-probabilities, adds exactly 0 to every divergence
 
 
@@ -55,6 +53,33 @@ class SparseTeacher(Protocol):
 
     @property
     def is_sampled(self) -> bool: ...
+
+
+class TopK(NamedTuple):
+    """What is known of a teacher, row by row: log-probabilities at temperature 1 and class numbers, `[N, K]` each.
+
+    log_normaliser: `[N]`, log sum_c p_nc^(1/T) over the whole vocabulary, for the one temperature it was kept for.
+    Unlike above, every row knows K classes.
+    """
+
+    log_probabilities: Tensor
+    ids: Tensor
+    log_normaliser: Tensor | None = None
+
+    def take(self, rows: slice | Tensor) -> TopK:
+        """Some of the rows, in their order."""
+        return TopK(*(None if each is None else each[rows] for each in self))  # type: ignore[arg-type]
+
+    def with_rest(self, temperature: float) -> Tensor:
+        """Tempered log-probabilities of the known classes and of all others as one, `[N, K + 1]`.
+
+        At a temperature other than 1, with its `log_normaliser` only.
+        """
+        teacher_NK = upcast(self.log_probabilities)
+        if self.log_normaliser is None:
+            assert temperature == 1.0, temperature
+            return _with_rest(teacher_NK)
+        return _with_rest(teacher_NK / temperature - upcast(self.log_normaliser).unsqueeze(-1))
 
 
 class Sparse(NamedTuple):

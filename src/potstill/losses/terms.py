@@ -20,6 +20,7 @@ from potstill.errors import UserError, nearest_hint
 from potstill.losses import divergence, response, sparse
 from potstill.losses.layers import Layers
 from potstill.losses.projection import PROJECTORS
+from potstill.losses.row_forms import Form, Kind
 from potstill.losses.sparse import TOPK_MODES, SparseTeacher, TopkMode
 
 log = logging.getLogger(__name__)
@@ -65,6 +66,11 @@ class Term(nn.Module):
     def teacher_taps(self) -> tuple[str, ...]:
         """The same of `teacher_hidden`."""
         return ()
+
+    @property
+    def form(self) -> Form | None:
+        """The loss in closed form, where its gradient in the logits is known (`losses/row_forms.py`)."""
+        return None
 
     @property
     def by_layer(self) -> bool:
@@ -142,6 +148,10 @@ class CrossEntropy(Term):
         self.require_number("label_smoothing", "a number from 0 to 1", lambda share: 0.0 <= share <= 1.0)
         self.require_focus()
 
+    @property
+    def form(self) -> Form | None:
+        return None if self.focus else Form("ce", smoothing=self.label_smoothing)
+
     def forward(self, student_logits: Tensor, labels: Tensor) -> Tensor:
         values_N = response.cross_entropy(student_logits, labels, label_smoothing=self.label_smoothing)
         return response.focused(values_N, self.focus)
@@ -204,6 +214,11 @@ class DivergenceTerm(LogitTerm):
     def finished(self, values_N: Tensor) -> Tensor:
         """What the objective gets of the divergence's values."""
         return response.focused(values_N, self.focus)
+
+    def plain_form(self, kind: Kind, **options: float) -> Form | None:
+        """The closed form called `kind`, where neither logits nor values are changed around it."""
+        scale = float(self.temperature**2) if self.t2_scaling else 1.0
+        return None if self.standardise or self.focus else Form(kind, float(self.temperature), scale, **options)
 
     @property
     def tempering(self) -> Tempering:
@@ -271,6 +286,10 @@ class ForwardKL(SparseTerm):
 
     takes_samples = True
 
+    @property
+    def form(self) -> Form | None:
+        return self.plain_form("forward_kl")
+
     def divergence(self, student_NC: Tensor, teacher_NC: Tensor) -> Tensor:
         return divergence.forward_kl(student_NC, teacher_NC, **self.tempering)
 
@@ -280,6 +299,10 @@ class ForwardKL(SparseTerm):
 
 class ReverseKL(SparseTerm):
     """KL(student || teacher) (`divergence.reverse_kl`)."""
+
+    @property
+    def form(self) -> Form | None:
+        return self.plain_form("reverse_kl")
 
     def prepare(  # type: ignore[override]
         self, student_logits: Tensor, teacher_logits: Tensor | None, teacher_sparse: SparseTeacher | None
@@ -305,6 +328,11 @@ class JSD(SparseTerm):
     def validate(self) -> None:
         super().validate()
         self.require_number("beta", "a number from 0 (forward KL) to 1 (reverse KL)", lambda beta: 0.0 <= beta <= 1.0)
+
+    @property
+    def form(self) -> Form | None:
+        ends: dict[float, Kind] = {0.0: "forward_kl", 1.0: "reverse_kl"}
+        return self.plain_form(ends.get(self.beta, "jsd"), beta=float(self.beta))
 
     def divergence(self, student_NC: Tensor, teacher_NC: Tensor) -> Tensor:
         return divergence.jsd(student_NC, teacher_NC, beta=self.beta, **self.tempering)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -47,6 +48,11 @@ class CachedTeacher(AskedOnce[Record]):
         """Whether only some classes of the logits are kept."""
         return not isinstance(self.cache.codecs.get("logits", Exact()), Exact)
 
+    @property
+    def gives_head(self) -> bool:
+        """Whether the rows before a language model's output layer are kept, and say all that its logits do."""
+        return self.live.gives_head and not self.is_sparse
+
     def begin_writing(self, *, must_write: bool = False) -> None:
         """Keep answers from now on. must_write: raise StoppedError where the disk does not take them."""
         self.is_writing, self.must_write = self.may_write, must_write
@@ -73,6 +79,9 @@ class CachedTeacher(AskedOnce[Record]):
             signal.logits, signal.sparse = None, SparseLogits(none, none.long())
         return signal
 
+    def _keeps(self, needs: Needs) -> bool:
+        return super()._keeps(replace(needs, logits=True, head=False) if needs.head else needs)
+
     def _known(self, key: str) -> Record | None:
         return self.cache.store.read(key)
 
@@ -89,7 +98,7 @@ class CachedTeacher(AskedOnce[Record]):
             self._keep(encoded, layouts)
         return asked
 
-    def _together(self, answers: Sequence[Record], batch: Batch) -> Signal:
+    def _together(self, answers: Sequence[Record], batch: Batch, needs: Needs) -> Signal:
         layouts, device = self.cache.store.layout, batch.labels.device
         assert layouts is not None
         parts: dict[str, Any] = {}
@@ -97,7 +106,7 @@ class CachedTeacher(AskedOnce[Record]):
             expected = rows_of_examples(self.task, batch, name)
             assert [each.num_rows for each in stored] == expected, f"{name} of other rows than the batch's"
             parts[name] = self.cache.codecs[name].decode(stored, layouts[name]).to(device)
-        return self._signal(parts, batch)
+        return self._signal(parts, batch, needs)
 
     def _parts(self, batch: Batch) -> dict[str, Tensor]:
         """What the model says, by part, the rows of all examples one after another."""
@@ -147,11 +156,13 @@ class CachedTeacher(AskedOnce[Record]):
             raise stopped from error
         log.warning("%s Until then the teacher is asked every time.", stopped)
 
-    def _signal(self, parts: dict[str, Any], batch: Batch) -> Signal:
+    def _signal(self, parts: dict[str, Any], batch: Batch, needs: Needs) -> Signal:
         logits, embeddings = parts.get("logits"), parts.get("embeddings")
         signal = Signal(hidden={path: parts[f"{TAP}{path}"] for path in self.needs.taps})
         if isinstance(logits, SparseLogits):
             signal.sparse = logits
+        elif needs.head:
+            signal.head = self.live.head_of(parts["logits"])
         elif logits is not None:
             signal.logits = self.live.logits_of(logits) if self.task.is_causal else logits
         if embeddings is not None:

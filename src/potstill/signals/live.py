@@ -7,8 +7,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from potstill.data.batch import Batch
+from potstill.losses.heads import HeadInput
 from potstill.models.forward import forward
 from potstill.models.head import below_head, logits_of
+from potstill.models.output_layer import output_layer
 from potstill.models.task import Task
 from potstill.signals.protocol import Needs, Signal
 
@@ -36,7 +38,12 @@ class LiveTeacher:
         # no_grad, not inference_mode: a student's graph may save these tensors for its backward
         with torch.no_grad(), torch.autocast(batch.labels.device.type, enabled=False):
             output = forward(self.model, batch, self.task, needs)
-        return Signal(self._ordered(output.logits), output.hidden, output.embeddings)
+        return Signal(self._ordered(output.logits), output.hidden, output.embeddings, head=output.head)
+
+    @property
+    def gives_head(self) -> bool:
+        """Whether rows before its output layer say all that its logits do."""
+        return self.task.is_causal and self._label_order is None and output_layer(self.model) is not None
 
     def below_head(self, batch: Batch, needs: Needs) -> tuple[Tensor, Signal]:
         """What the head of a language model would get, `[N, D]`, in place of the logits in `needs`, and the rest."""
@@ -49,6 +56,12 @@ class LiveTeacher:
         """The head's answer to what `below_head` gave."""
         with torch.no_grad(), torch.autocast(hidden_ND.device.type, enabled=False):
             return logits_of(self.model, hidden_ND)
+
+    def head_of(self, hidden_ND: Tensor) -> HeadInput:
+        """What `logits_of` gives, not multiplied yet; of a teacher that `gives_head`."""
+        layer = output_layer(self.model)
+        assert layer is not None
+        return HeadInput(hidden_ND, layer.head)
 
     def to(self, device: torch.device) -> LiveTeacher:
         self.model.to(device)  # type: ignore[arg-type]

@@ -30,17 +30,20 @@ class AskedOnce(Generic[Answer]):
 
     def signal(self, batch: Batch, needs: Needs) -> Signal:
         """The source's answer; its model sees only the examples of `batch` that are not known yet."""
-        if needs != self.needs or not batch.keys:
+        if not self._keeps(needs) or not batch.keys:
             return self._unkept(batch, needs)
         known = {key: answer for key in batch.keys if (answer := self._known(key)) is not None}
         unknown = {key: example for example, key in enumerate(batch.keys) if key not in known}
         if unknown:
             known |= self._asked(batch.take(list(unknown.values())))
-        return self._together([known[key] for key in batch.keys], batch)
+        return self._together([known[key] for key in batch.keys], batch, needs)
 
     def to(self, device: torch.device) -> Self:
         self.source.to(device)
         return self
+
+    def _keeps(self, needs: Needs) -> bool:
+        return needs == self.needs
 
     def _unkept(self, batch: Batch, needs: Needs) -> Signal:
         return self.source.signal(batch, needs)
@@ -52,6 +55,6 @@ class AskedOnce(Generic[Answer]):
         """Ask about every example of `batch`, and keep the answers where they are kept."""
         raise NotImplementedError
 
-    def _together(self, answers: Sequence[Answer], batch: Batch) -> Signal:
+    def _together(self, answers: Sequence[Answer], batch: Batch, needs: Needs) -> Signal:
         """One signal of the answers to the examples of `batch`, on its device."""
         raise NotImplementedError

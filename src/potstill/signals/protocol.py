@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from potstill.data.batch import Batch
+from potstill.losses.heads import HeadInput
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,10 @@ class Needs:
     logits: bool = False
     taps: tuple[str, ...] = ()
     embeddings: bool = False
+    head: bool = False  # instead of logits, the rows before the output layer and the layer
 
     def __bool__(self) -> bool:
-        return self.logits or bool(self.taps) or self.embeddings
+        return self.logits or bool(self.taps) or self.embeddings or self.head
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Signal:
     embeddings: `[B, K, D]`, one vector per text.
     members: by name, what each of several teachers says.
     sparse: instead of logits, of a teacher of which only some classes were stored.
+    head: instead of `logits`, the rows that they would be made of.
     """
 
     logits: Tensor | None = None
@@ -73,10 +76,14 @@ class Signal:
     embeddings: Tensor | None = None
     members: dict[str, Opinion] = field(default_factory=dict)
     sparse: SparseLogits | None = None
+    head: HeadInput | None = None
 
 
 class SignalSource(Protocol):
-    """Where a teacher's signal comes from. model: the one that runs on this device, if there is one."""
+    """Where a teacher's signal comes from. model: the one that runs on this device, if there is one.
+
+    One that has `gives_head`, and has it true, answers `Needs.head` as well.
+    """
 
     @property
     def model(self) -> nn.Module | None: ...

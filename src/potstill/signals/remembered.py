@@ -13,7 +13,7 @@ from potstill.errors import UserError
 from potstill.signals.cached import CachedTeacher
 from potstill.signals.live import LiveTeacher
 from potstill.signals.once import AskedOnce
-from potstill.signals.protocol import Signal
+from potstill.signals.protocol import Needs, Signal
 
 
 class RememberedTeacher(AskedOnce[Tensor]):
@@ -50,6 +50,6 @@ class RememberedTeacher(AskedOnce[Tensor]):
         self._rows |= asked
         return asked
 
-    def _together(self, answers: Sequence[Tensor], batch: Batch) -> Signal:
+    def _together(self, answers: Sequence[Tensor], batch: Batch, needs: Needs) -> Signal:  # noqa: ARG002
         kept: dict[str, Any] = {self._kept: torch.stack(list(answers)).to(batch.labels.device)}
         return Signal(**kept)

@@ -1,0 +1,171 @@
+"""What happens to a chunk's logits between the matrix products: values, gradient and diagnostics of its rows.
+
+Terms with a known gradient share what they need of a block (`losses/row_forms.py`); any other is differentiated by
+autograd on the same block. A block is small enough that a CPU's cache holds it through all passes.
+"""
+
+# N rows of a chunk, R rows of a block, C classes (or vocabulary), T terms
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from potstill.losses.heads import Finish, HeadInput
+from potstill.losses.precision import upcast
+from potstill.losses.row_forms import Block, Form, centred, dot, values_and_gradient
+from potstill.losses.sparse import TopK
+
+BLOCK_BYTES = {"cpu": 2**19, "cuda": 2**26}  # of one model's logits in float32
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+DIAGNOSED = ("entropy", "kl", "agreement")
+
+Target = Tensor | TopK | None
+
+
+@dataclass(frozen=True)
+class RowTerm:
+    """One part of the loss: per row, `values(student_NC, teacher, labels_N)` of `[N]`, differentiable in the first.
+
+    labelled: rows without a label do not count. form: where the gradient is known in closed form; `values` is then the
+        reference that it was derived from.
+    """
+
+    values: Callable[[Any, Any, Any], Tensor] = field(compare=False)
+    labelled: bool = False
+    form: Form | None = None
+
+
+@dataclass(frozen=True)
+class RowMath:
+    """The row math of one objective under one pair of heads. Equal ones share what `torch.compile` made of them.
+
+    teacher: None where its logits are given, and not to be written to.
+    """
+
+    terms: tuple[RowTerm, ...]
+    student: Finish
+    teacher: Finish | None
+    diagnose: bool
+
+    def __call__(
+        self,
+        student_NC: Tensor,
+        target: Target,
+        labels_N: Tensor,
+        weights_T: Tensor,
+        *,
+        dtype: torch.dtype,
+        compiled: bool = False,
+    ) -> tuple[list[Tensor], Tensor]:
+        """Values of every term, then the diagnostics, `[N]` each; the gradient in the student's products, in `dtype`.
+
+        student_NC: products, used up. target: the teacher's products, used up; or its logits, or top-k. weights_T: of
+        each term's values in the loss.
+        """
+        if kernel := self._kernel(student_NC, target):
+            heads = self.student, self.teacher or Finish()
+            weights = self._weights(weights_T, labels_N)
+            forms = [term.form for term in self.terms]
+            diagnose = self.diagnose and target is not None
+            return kernel.run(forms, heads, student_NC, target, labels_N, weights, diagnose=diagnose, dtype=dtype)
+        if compiled and all(term.form for term in self.terms):
+            found, gradient_NC = _compiled(self)(student_NC, target, labels_N, weights_T)
+            return found, gradient_NC.to(dtype)
+        parts = []
+        for rows in _blocks(student_NC):
+            found, gradient_RC = self.block(student_NC[rows], taken(target, rows), labels_N[rows], weights_T)
+            student_NC[rows].copy_(gradient_RC)
+            parts.append(found)
+        return [torch.cat(each) for each in zip(*parts, strict=True)], student_NC.to(dtype)
+
+    def _kernel(self, student_NC: Tensor, target: Target) -> ModuleType | None:
+        """Where there is one for this device and these terms."""
+        plain = student_NC.dtype == torch.float32 and not isinstance(target, TopK)
+        if not (student_NC.is_cuda and plain and HAS_TRITON):
+            return None
+        from potstill.losses import row_kernel
+
+        return row_kernel if row_kernel.supports([term.form for term in self.terms]) else None
+
+    def block(
+        self, student_RC: Tensor, target: Target, labels_R: Tensor, weights_T: Tensor
+    ) -> tuple[list[Tensor], Tensor]:
+        """Values and diagnostics, `[R]` each, and the gradient in the student's products, `[R, C]`."""
+        logits_RC = self.student.logits(upcast(student_RC))
+        slope = self.student.slope(logits_RC)
+        target = self._logits(target)
+        weights = self._weights(weights_T, labels_R)
+        others = {  # before the logits are centred, which a loss of theirs may see
+            number: _by_autograd(term, logits_RC, target, labels_R, weights[number])
+            for number, term in enumerate(self.terms)
+            if term.form is None
+        }
+        known = {number: term.form for number, term in enumerate(self.terms) if term.form is not None}
+        block = Block(centred(logits_RC), centred(target) if isinstance(target, Tensor) else target, labels_R)
+        found, gradient_RC = values_and_gradient(block, [*known.values()], [weights[number] for number in known])
+        values = dict(zip(known, found, strict=True))
+        for number, (values_R, own_RC) in others.items():
+            values[number] = values_R
+            gradient_RC += own_RC
+        if not isinstance(slope, float) or slope != 1.0:
+            gradient_RC.mul_(slope)
+        diagnosed = _diagnosed(block) if self.diagnose and isinstance(target, Tensor) else []
+        return [values[number] for number in range(len(self.terms))] + diagnosed, gradient_RC
+
+    def _weights(self, weights_T: Tensor, labels_R: Tensor) -> list[Tensor]:
+        """What each row's value counts for, `[R]`, for each term."""
+        every_TR = weights_T.unsqueeze(-1).expand(-1, len(labels_R))
+        has_label_R = labels_R >= 0
+        return [w_R * has_label_R if term.labelled else w_R for term, w_R in zip(self.terms, every_TR, strict=True)]
+
+    def _logits(self, target: Target) -> Target:
+        """The teacher's, to be centred in place."""
+        if not isinstance(target, Tensor):
+            return target
+        return upcast(target).clone() if self.teacher is None else self.teacher.logits(upcast(target))
+
+
+def taken(target: Any, rows: slice | Tensor) -> Any:
+    """Some rows of whatever is known of a teacher."""
+    if target is None:
+        return None
+    return target.take(rows) if isinstance(target, HeadInput | TopK) else target[rows]
+
+
+@functools.cache
+def _compiled(math: RowMath) -> Callable[..., tuple[list[Tensor], Tensor]]:
+    return torch.compile(math.block)
+
+
+def _blocks(student_NC: Tensor) -> Iterator[slice]:
+    row_bytes = 4 * student_NC.shape[-1]
+    step = max(1, BLOCK_BYTES.get(student_NC.device.type, BLOCK_BYTES["cuda"]) // row_bytes)
+    return (slice(start, start + step) for start in range(0, len(student_NC), step))
+
+
+def _by_autograd(
+    term: RowTerm, logits_RC: Tensor, target: Target, labels_R: Tensor, weight_R: Tensor
+) -> tuple[Tensor, Tensor]:
+    """A term's values, and the gradient of their weighted sum."""
+    leaf_RC = logits_RC.detach().requires_grad_()
+    with torch.enable_grad():
+        values_R = term.values(leaf_RC, target, labels_R)
+        (gradient_RC,) = torch.autograd.grad((values_R * weight_R).sum(), leaf_RC)
+    return values_R.detach(), gradient_RC
+
+
+def _diagnosed(block: Block) -> list[Tensor]:
+    """In the order of `DIAGNOSED`: nats, nats, and 1.0 where the teacher's first class is the student's."""
+    p = block.p(1.0)
+    entropy_R = p.log_normaliser - dot(p.probabilities, p.logits)
+    first_R1 = p.logits.argmax(dim=-1, keepdim=True)
+    agreement_R = block.student.gather(-1, first_R1).squeeze(-1) == 0.0
+    return [entropy_R, block.kl(1.0), agreement_R.to(entropy_R.dtype)]
