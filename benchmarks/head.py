@@ -83,7 +83,7 @@ def run_of(variant: str, given: Given) -> Callable[[], Any]:
         labels = given.labels.clone()
         labels[::2] = IGNORE
         given = Given(given.student, given.student_head, given.teacher, given.teacher_head, labels)
-    made = VARIANTS[name]()
+    made: Any = VARIANTS[name]()
     if name == "products":
         return functools.partial(made, given)
     return functools.partial(given.gradients, made)
@@ -92,10 +92,11 @@ def run_of(variant: str, given: Given) -> Callable[[], Any]:
 def disagreement(variant: str, given: Given, dtype: torch.dtype) -> str | None:
     """Why a variant cannot be measured: it is not there, or it computes something else than we do."""
     try:
-        made = VARIANTS[variant]()
+        made: Any = VARIANTS[variant]()
     except ImportError as error:
         return f"{error.name} is not installed"
-    expected = given.gradients(VARIANTS[SAME_LOSS.get(variant, "ours")]())
+    reference: Any = VARIANTS[SAME_LOSS.get(variant, "ours")]()
+    expected = given.gradients(reference)
     found = given.gradients(made)
     worst = max(float((a.float() - b.float()).norm() / b.float().norm()) for a, b in zip(found, expected, strict=True))
     return None if worst <= AGREE[dtype] else f"its gradient differs from ours by {worst:.2g}, relative"

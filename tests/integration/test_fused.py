@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -98,7 +99,7 @@ def test_a_soft_cap_is_asked_of_the_model_and_kept() -> None:
     layer = output_layer(student)
     assert layer is not None
     assert layer.head.soft_cap == student.config.final_logit_softcapping
-    parts = {"student": student, "teacher": teacher}
+    parts: dict[str, Any] = {"student": student, "teacher": teacher}
     found, metrics = one_step(_checked(distillation(TASK, "ce", "kd", fusing=FEW_ROWS, **parts)), batch(TASK))
     expected, expected_metrics = one_step(distillation(TASK, "ce", "kd", fusing=None, **parts), batch(TASK))
     assert relative_difference(found, expected) <= 1e-5
@@ -111,7 +112,7 @@ def test_a_layer_that_is_more_than_a_product_is_left_alone() -> None:
             return super().forward(input) + input.sum(dim=-1, keepdim=True)
 
     student = model(TASK, seed=1, hidden_size=8)
-    head = student.get_output_embeddings()
+    head: Any = student.get_output_embeddings()
     student.set_output_embeddings(Adapted(head.in_features, head.out_features, bias=False))
     assert output_layer(student) is None
     assert not distillation(TASK, "ce", student=student).fuses

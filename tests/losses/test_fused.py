@@ -222,7 +222,8 @@ def test_sixteen_bits_are_added_up_in_thirty_two(logits_dtype: torch.dtype, tole
         HeadInput(
             *(each.detach().double().requires_grad_() for each in (given.hidden,)),
             head=Head(
-                given.head.weight.detach().double().requires_grad_(), given.head.bias.detach().double().requires_grad_()
+                given.head.weight.detach().double().requires_grad_(),
+                given.head.bias.detach().double().requires_grad_(),  # type: ignore[union-attr]
             ),
         )
         for given in (student, teacher)

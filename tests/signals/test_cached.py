@@ -84,6 +84,8 @@ def test_rows_before_the_head_are_those_of_the_live_teacher(tmp_path: Path) -> N
     for _ in range(2):
         signal = teacher.signal(examples("causal_lm"), Needs(head=True))
         assert signal.logits is None
+        assert signal.head is not None
+        assert expected is not None
         assert torch.equal(signal.head.hidden, expected.hidden)
         assert torch.equal(signal.head.logits(), expected.logits())
     assert live.num_examples == 16
@@ -93,7 +95,7 @@ def test_rows_before_the_head_are_those_of_the_live_teacher(tmp_path: Path) -> N
 def test_a_teacher_known_in_part_or_of_many_is_not_asked_for_its_head(codec: Any, tmp_path: Path) -> None:
     live = counted(model("causal_lm"), "causal_lm")
     partly, wholly = kept(live, tmp_path, LOGITS, codec), kept(live, tmp_path, LOGITS)
-    terms = {"term_options": {"topk_mode": "raw", "temperature": 1.0}}
+    terms: dict[str, Any] = {"term_options": {"topk_mode": "raw", "temperature": 1.0}}
     assert distillation("causal_lm", "kd", teacher=wholly, **terms).fuses
     module = distillation("causal_lm", "kd", teacher=partly, **terms)
     step = module.step_of(batch("causal_lm"))

@@ -214,7 +214,7 @@ def _rows(
             gradient += ce_weight * (tl.exp(z - s_log) - tl.where(is_label, 1.0, 0.0))
             label_logit += tl.sum(tl.where(is_label, z, 0.0), axis=0)
         if DIAGNOSE:
-            log_p1 = y - t_log
+            log_p1 = y - t_log  # type: ignore[operator]
             p1 = tl.where(inside, tl.exp(log_p1), 0.0)
             entropy -= tl.sum(p1 * log_p1, axis=0)
             kl += tl.sum(p1 * (log_p1 - (z - s_log)), axis=0)
