@@ -104,8 +104,8 @@ def test_probabilities_are_not_taken_for_logits_and_their_logarithms_are(look):
 
 def test_a_saturated_teacher_is_warned_of_with_the_temperature_that_would_help(look):
     def sharpen(model: Any) -> None:
-        model.classifier.weight *= 100
-        model.classifier.bias *= 100
+        model.classifier.weight *= 1000
+        model.classifier.bias *= 1000
 
     [message] = look(sharpen)
     assert message.startswith("loss.term.kd.temperature=2: teacher is so certain")
