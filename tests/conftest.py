@@ -81,7 +81,7 @@ def _same_log_level() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _no_service_that_ended() -> None:
-    """The W&B client looks for its service where WANDB_SERVICE says, also where a test has put back one that is gone."""
+    """The W&B client looks for its service where WANDB_SERVICE says, also where a test put back one that is gone."""
     _, is_socket, path = os.environ.get("WANDB_SERVICE", "").partition("-unix-")
     if is_socket and not Path(path).exists():
         del os.environ["WANDB_SERVICE"]
