@@ -260,6 +260,7 @@ def test_a_row_that_is_not_finite_is_seen() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_compiled_row_math_is_the_same() -> None:
     student, teacher = rows(D_STUDENT, torch.float32), rows(D_TEACHER, torch.float32, seed=1)
     names = ("ce", "forward_kl", "jsd")
