@@ -93,7 +93,8 @@ def _read(config: TrainConfig, *, labelled_only: bool) -> Source:
         num_workers=num_workers(config.hardware),
         limit_batches=config.limit_batches,
     )
-    return Source(task, data, None if task.is_embedding else names, tokenizer)  # its models know no labels
+    names = None if task.is_embedding else names  # its models know no labels
+    return Source(task, data, names, tokenizer, getattr(splits, "licence", None))
 
 
 def assemble_models(config: TrainConfig, source: Source, objective: Objective) -> Models:

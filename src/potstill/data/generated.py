@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from datasets import DatasetDict, load_dataset
 
@@ -12,13 +13,20 @@ from potstill.data.sources import files
 from potstill.data.tokenizers import cache_directory
 from potstill.errors import UserError
 from potstill.generation.export import MANIFEST, damage
+from potstill.generation.terms import licence_record
 
 
-def generated(path: str, validation: str | None = None, test: str | None = None, root: str = ".") -> DatasetDict:
+class GeneratedText(DatasetDict):
+    """Splits that a teacher wrote. licence: its terms, for the papers of whatever is trained on them."""
+
+    licence: dict[str, Any]
+
+
+def generated(path: str, validation: str | None = None, test: str | None = None, root: str = ".") -> GeneratedText:
     """An export's shards as the train split; validation and test from files of their own, if given.
 
     path: the directory of a generation's run, or its `export`. Raises UserError where there is no export, or a file of
-    it is not as it was written.
+    it is not as it was written, or its terms do not allow the training.
     """
     folder = Path(root, path).expanduser()
     folder = folder if (folder / MANIFEST).is_file() else folder / "export"
@@ -38,4 +46,6 @@ def generated(path: str, validation: str | None = None, test: str | None = None,
         train = load_dataset("parquet", data_files=shards, split="train", cache_dir=cache)
         others = {"validation": validation, "test": test}
         own = files(train=str(Path(shards[0]).absolute()), root=root, **others) if any(others.values()) else {}
-    return DatasetDict({"train": train, **{name: own[name] for name, file in others.items() if file}})
+    splits = GeneratedText({"train": train, **{name: own[name] for name, file in others.items() if file}})
+    splits.licence = licence_record(manifest)
+    return splits
