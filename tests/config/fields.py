@@ -18,6 +18,10 @@ def fields(kind: Any, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{field.name}"
 
 
+OF_TEXT = {
+    "data.columns.weight": ("data/test_weights.py", "test_weights_of_the_training_examples_are_in_their_batches"),
+    "data.columns.group": ("data/test_columns.py", "test_a_group_stays_on_one_side_of_every_split"),
+}
 OF_EVALUATION = {
     "data.keep_near_together": ("data/test_clusters.py", "test_the_option_decides"),
     **dict.fromkeys(

@@ -119,6 +119,8 @@ class ColumnsConfig:
     positive: str | None = None
     negative: str | None = None  # text, or a list of equally many texts
     score: str | None = None  # of a pair: how alike anchor and positive are, on any scale
+    weight: str | None = None  # how much an example counts in training, beside the others
+    group: str | None = None  # examples of one value stay on one side of the splits that the source lacks
 
 
 @dataclass
