@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import StrictUndefined, Template, TemplateError, UndefinedError
+from jinja2 import StrictUndefined, Template, TemplateError, UndefinedError, meta
 from jinja2.sandbox import SandboxedEnvironment
 
 from potstill.errors import UserError, nearest_hint
@@ -15,12 +15,13 @@ _ENVIRONMENT = SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_new
 
 
 class RowTemplate:
-    """key: where it stands in the config, for errors."""
+    """key: where it stands in the config, for errors. names: of the columns it reads."""
 
     def __init__(self, key: str, text: str, columns: Sequence[str]) -> None:
         self.key, self.text, self.columns = key, text, columns
         try:
             self._template: Template = _ENVIRONMENT.from_string(text)
+            self.names = frozenset(meta.find_undeclared_variables(_ENVIRONMENT.parse(text)))
         except TemplateError as error:
             raise UserError(key, text, f"is no template: {error}", "For example: '{{ text }}'") from error
 
