@@ -20,6 +20,10 @@ def fields(kind: Any, prefix: str = "") -> Iterator[str]:
 
 OF_TEXT = {
     "data.columns.weight": ("data/test_weights.py", "test_weights_of_the_training_examples_are_in_their_batches"),
+    "data.balance_by": (
+        "data/test_generated.py",
+        "test_answer_and_rationale_are_two_tasks_and_each_counts_by_its_weight",
+    ),
     "data.columns.group": ("data/test_columns.py", "test_a_group_stays_on_one_side_of_every_split"),
 }
 OF_EVALUATION = {

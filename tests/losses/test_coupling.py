@@ -34,7 +34,7 @@ def test_rows_that_stand_alone_may_be_cut() -> None:
 
 def test_examples_that_are_compared_with_each_other_have_no_weight_of_their_own() -> None:
     with pytest.raises(UserError, match=r"loss\.term\.DISTIntra compares them with each other") as caught:
-        refuse_weights([make_term("kd"), make_term("dist_intra")], "agreement")
+        refuse_weights([make_term("kd"), make_term("dist_intra")], {"data.columns.weight": "agreement"})
     assert caught.value.key == "data.columns.weight"
-    refuse_weights([make_term("kd")], "agreement")
-    refuse_weights([make_term("dist_intra")], None)
+    refuse_weights([make_term("kd")], {"data.columns.weight": "agreement"})
+    refuse_weights([make_term("dist_intra")], {"data.columns.weight": None})

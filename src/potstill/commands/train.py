@@ -41,7 +41,7 @@ from potstill.hardware.place import Place, launched_place
 from potstill.models.export import export
 from potstill.tracking import lineage, record
 from potstill.tracking.checkpoints import LAST, best_path
-from potstill.tracking.manifest import manifest, manifest_of, resumed, write_json
+from potstill.tracking.manifest import manifest, manifest_of, resumed, write_json, write_lines
 from potstill.tracking.trial import check_trial, open_trial
 
 log = logging.getLogger(__name__)
@@ -107,6 +107,8 @@ def train_here(config: TrainConfig, overrides: Sequence[str], place: Place) -> d
     with recorded(config, overrides, facts, start) as loggers:
         if place.rank == 0 and start is None:
             write_json(run_dir / data_manifest.FILE, source.data.manifest)
+            if source.left_out:
+                write_lines(run_dir / "left_out.jsonl", source.left_out)
         lineage.log_inputs(loggers, source.data, config.data.source, [*facts["parents"], config.student.path])
         before = preflight(config, module, source.data, place)
         trainer = make_trainer(config, module, loggers, place)

@@ -129,6 +129,9 @@ class DataConfig:
     source: dict[str, Any] = field(default_factory=dict)
     columns: ColumnsConfig = field(default_factory=ColumnsConfig)
     slices: list[str] = field(default_factory=list)  # columns whose values name the slices of evaluation
+    balance_by: str | None = (
+        None  # one of slices: each of its values counts alike in training, however many rows it has
+    )
     label_names: list[str] | None = None  # default: every label that occurs, sorted
     validation_fraction: float = 0.1  # of the training examples, where the source has no validation split
     test_fraction: float = 0.2  # of all examples, where the source has no test split

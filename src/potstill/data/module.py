@@ -35,6 +35,7 @@ class DataModule(pl.LightningDataModule):
     labelled_only: leave unlabelled training examples out; validation and test keep all.
     limit_batches: keep only the first so many batches of each split, for debugging.
     pair_by_label: train on each text with another of its label.
+    balance_by: a slice whose values count alike in training, however many rows they have.
     route_by: a slice that says which of several teachers an example has; in the batches, then.
     provenance: what else the fingerprint should tell apart, such as a version of the source.
     Raises UserError where nothing is left to train on.
@@ -55,6 +56,7 @@ class DataModule(pl.LightningDataModule):
         num_workers: int,
         limit_batches: int | None,
         pair_by_label: bool = False,
+        balance_by: str | None = None,
         provenance: str = "",
     ) -> None:
         super().__init__()
@@ -73,7 +75,7 @@ class DataModule(pl.LightningDataModule):
             self.examples["train"] = _labelled(self.examples["train"])
         if limit_batches:
             self.examples = {name: _first(table, limit_batches * batch_size) for name, table in self.examples.items()}
-        self.examples["train"] = relative(self.examples["train"])
+        self.examples["train"] = relative(self.examples["train"], balance_by)
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
