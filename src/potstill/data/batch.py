@@ -56,6 +56,8 @@ class Batch:
         return replace(self, inputs=inputs, labels=self.labels.pin_memory(), numbers=numbers)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        if self.labels.device == torch.device(device):
+            return self
         inputs = {name: value.to(device, non_blocking=non_blocking) for name, value in self.inputs.items()}
         numbers = None if self.numbers is None else self.numbers.to(device, non_blocking=non_blocking)
         return replace(self, inputs=inputs, labels=self.labels.to(device, non_blocking=non_blocking), numbers=numbers)
