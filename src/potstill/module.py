@@ -142,6 +142,7 @@ class DistillationModule(pl.LightningModule):
             student_head=output.head,
             teacher_head=signal.head,
             teacher_sparse=signal.sparse,
+            weights=self.task.row_weights(batch),
         )
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002  Lightning's name

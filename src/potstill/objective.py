@@ -20,8 +20,9 @@ from potstill.losses.reduce import mean_over, weight_of_row
 from potstill.losses.row_math import RowTerm
 from potstill.losses.row_terms import row_terms
 from potstill.losses.schedules import Schedule
+from potstill.losses.sparse import SparseLogits
 from potstill.losses.terms import Rows, Term
-from potstill.signals.protocol import Needs, Opinion, SparseLogits
+from potstill.signals.protocol import Needs, Opinion
 
 
 @dataclass
@@ -40,6 +41,7 @@ class Step:
 
     Not for terms: student_head, teacher_head: instead of logits, the rows they would be made of, of which the objective
     makes a chunk at a time. compared: what it saw of both models' logits on the way (`fused.Fused.diagnostics`).
+    weights: by kind of row, what each counts beside the others; empty where all count alike.
     """
 
     student_logits: Tensor | None
@@ -57,6 +59,7 @@ class Step:
     student_head: HeadInput | None = None
     teacher_head: HeadInput | None = None
     compared: dict[str, Tensor] = field(default_factory=dict)
+    weights: dict[str, Tensor] = field(default_factory=dict)
 
     def with_some_logits(self, num_rows: int = 2) -> Step:
         """Where there are only rows to make them of, logits of the first few: what they look like, at little cost."""
@@ -68,7 +71,8 @@ class Step:
         return replace(self, **made)  # type: ignore[arg-type]
 
 
-STEP_FIELDS = tuple(each.name for each in fields(Step) if each.name not in ("student_head", "teacher_head", "compared"))
+NOT_FOR_TERMS = ("student_head", "teacher_head", "compared", "weights")
+STEP_FIELDS = tuple(each.name for each in fields(Step) if each.name not in NOT_FOR_TERMS)
 
 
 @dataclass(frozen=True)
@@ -171,7 +175,7 @@ class Objective(nn.Module):
             found = self._fused(step, total_rows, self._row_terms(), weighted=True)
             self.compared = found.diagnostics
             parts.append(found.loss)
-            beside |= {name: self._mean(name, values_N, total_rows) for name, values_N in found.values.items()}
+            beside |= {name: self._mean(name, values_N, step, total_rows) for name, values_N in found.values.items()}
         return torch.stack(parts).sum(), {name: beside[name].detach() for name in self.terms}
 
     def weighted(self, shares: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -215,10 +219,12 @@ class Objective(nn.Module):
         return ((name, _value(term, step)) for name, term in self._terms.items() if name not in fused_names)
 
     def _shares_beside(self, step: Step, total_rows: Mapping[str, Tensor | int]) -> dict[str, Tensor]:
-        return {name: self._mean(name, values, total_rows) for name, values in self._values(step)}
+        return {name: self._mean(name, values, step, total_rows) for name, values in self._values(step)}
 
-    def _mean(self, name: str, values: Tensor, total_rows: Mapping[str, Tensor | int]) -> Tensor:
-        return mean_over(values, total_rows[self._terms[name].rows])
+    def _mean(self, name: str, values: Tensor, step: Step, total_rows: Mapping[str, Tensor | int]) -> Tensor:
+        """Weights of rows are on average 1 over the data, so that the count of rows stays what to divide by."""
+        rows = self._terms[name].rows
+        return mean_over(values * step.weights[rows] if step.weights else values, total_rows[rows])
 
     @property
     def _is_tempered_by_step(self) -> bool:
@@ -242,7 +248,14 @@ class Objective(nn.Module):
         teacher = step.teacher_logits if step.teacher_head is None else step.teacher_head
         options = replace(self.fusing, compiled=self.fusing.compiled and not self._is_tempered_by_step)
         return fused(
-            step.student_head, teacher, step.labels, terms, weights, diagnose=weighted or not terms, options=options
+            step.student_head,
+            teacher,
+            step.labels,
+            terms,
+            weights,
+            weights_N=step.weights.get("scored"),
+            diagnose=weighted or not terms,
+            options=options,
         )
 
     def refuse_sparse(self, key: str, value: str) -> None:

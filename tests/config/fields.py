@@ -18,12 +18,17 @@ def fields(kind: Any, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{field.name}"
 
 
+OF_TEXT = {
+    "data.columns.weight": ("data/test_weights.py", "test_weights_of_the_training_examples_are_in_their_batches"),
+    "data.columns.group": ("data/test_columns.py", "test_a_group_stays_on_one_side_of_every_split"),
+}
 OF_EVALUATION = {
     "data.keep_near_together": ("data/test_clusters.py", "test_the_option_decides"),
     **dict.fromkeys(
         ["evaluate.models", "evaluate.seeds", "evaluate.mixes", "evaluate.ledger"],
         ("integration/test_verdict.py", "test_an_evaluation_says_no_says_it_again_and_counts_both"),
     ),
+    "evaluate.reason": ("commands/test_frozen.py", "test_settings_of_one_sweep_are_not_chosen_between_on_the_test_set"),
     "evaluate.quantised": ("integration/test_verdict.py", "test_the_student_in_eight_bits_is_a_column"),
     **{
         f"evaluate.{name}": ("evaluation/test_gates.py", "test_every_field_of_a_bar_decides_something")

@@ -28,7 +28,7 @@ from potstill.config.validate import validate
 from potstill.errors import UserError
 from potstill.hardware.strategy import make_strategy
 from potstill.models.packing import packs
-from tests.config.fields import OF_EVALUATION, fields
+from tests.config.fields import OF_EVALUATION, OF_TEXT, fields
 from tests.config.of_audits import OF_AUDITS
 from tests.config.test_cache_effects import OF_CACHES
 from tests.config.test_embedding_effects import OF_ENCODERS
@@ -249,7 +249,7 @@ ELSEWHERE = {
         ["run.sweep", "run.swept", "run.choices", "run.trial"],
         ("integration/test_sweep.py", "test_a_job_is_told_where_it_stands"),
     ),
-    **(OF_ENCODERS | OF_CACHES),
+    **(OF_ENCODERS | OF_CACHES | OF_TEXT),
     "returns": ("integration/test_sweep.py", "test_a_sweeper_gets_what_the_config_says"),
     "hardware.cpu_offload": ("config/test_effects.py", "test_offloading_reaches_the_shards_and_their_process_group"),
     "hardware.num_nodes": ("config/test_effects.py", "test_nodes_are_counted_by_who_started_them"),

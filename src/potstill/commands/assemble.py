@@ -25,7 +25,7 @@ from potstill.data.labels import label_names
 from potstill.data.microbatch import cut
 from potstill.errors import UserError
 from potstill.hardware.sharding import checkpoint_activations, shard
-from potstill.losses.coupling import refuse_cuts
+from potstill.losses.coupling import refuse_cuts, refuse_weights
 from potstill.losses.fused import Options
 from potstill.losses.schedules import without_schedules
 from potstill.models.labels import label_order
@@ -59,6 +59,7 @@ def assemble_objective(config: TrainConfig) -> Objective:
         terms[name] = build(options, f"loss.term.{name}")
     objective = Objective(terms, schedules)
     objective.refuse_absent(find_task(config.data.task).output, config.data.task)
+    refuse_weights(objective.terms.values(), config.data.columns.weight)  # type: ignore[arg-type]
     if config.teacher.cache.dir and config.teacher.cache.form != "exact":
         objective.refuse_sparse("teacher.cache.form", config.teacher.cache.form)
     if objective.is_taught and not config.teacher.models:
@@ -93,7 +94,8 @@ def _read(config: TrainConfig, *, labelled_only: bool) -> Source:
         num_workers=num_workers(config.hardware),
         limit_batches=config.limit_batches,
     )
-    return Source(task, data, None if task.is_embedding else names, tokenizer)  # its models know no labels
+    names = None if task.is_embedding else names  # its models know no labels
+    return Source(task, data, names, tokenizer, getattr(splits, "licence", None))
 
 
 def assemble_models(config: TrainConfig, source: Source, objective: Objective) -> Models:

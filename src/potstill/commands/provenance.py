@@ -15,7 +15,7 @@ from potstill.config.schema import EvaluateConfig, TrainConfig
 from potstill.tracking.manifest import manifest_of
 from potstill.tracking.secrets import redact
 
-KEPT = ("status", "started_at", "git", "versions", "fingerprints", "licences", "parents", "command")
+KEPT = ("status", "started_at", "git", "versions", "fingerprints", "licences", "licence_records", "parents", "command")
 SHOWN = ("teacher", "student", "loss", "data", "optim")  # of the student's config
 
 

@@ -44,12 +44,13 @@ Made = TypeVar("Made")
 
 @dataclass
 class Source:
-    """Data as a model will see it."""
+    """Data as a model will see it. licence: of text that a teacher wrote, its record (`generation.terms`)."""
 
     task: Task
     data: DataModule
     label_names: list[str] | None
     tokenizer: PreTrainedTokenizerBase | None
+    licence: dict[str, Any] | None = None
 
 
 class Kept(Generic[Made]):

@@ -25,6 +25,7 @@ from potstill.commands.assemble import (
 )
 from potstill.commands.check import check_parts
 from potstill.commands.fit import fit, make_trainer
+from potstill.commands.licences import RECORDS, licence_records
 from potstill.commands.preflight import explained, preflight, training_device
 from potstill.commands.recording import recorded, write_config
 from potstill.commands.resume import Start, check_resumable, check_same_data, last_saved, resume_command
@@ -150,7 +151,8 @@ def facts_of(config: TrainConfig, source: Source, models: Models, start: Start |
     if start and (before := manifest_of(Path(config.run.dir))):
         check_same_data(before["fingerprints"], fingerprints, config.run.allow_changed)
         return resumed(before, from_step=start.step)
-    return manifest(seeds={"seed": config.seed}, fingerprints=fingerprints, parents=list(made_from))
+    facts = manifest(seeds={"seed": config.seed}, fingerprints=fingerprints, parents=list(made_from))
+    return {**facts, RECORDS: licence_records(config, source)}
 
 
 def refuse_unwritable(run_dir: Path) -> None:

@@ -119,6 +119,8 @@ class ColumnsConfig:
     positive: str | None = None
     negative: str | None = None  # text, or a list of equally many texts
     score: str | None = None  # of a pair: how alike anchor and positive are, on any scale
+    weight: str | None = None  # how much an example counts in training, beside the others
+    group: str | None = None  # examples of one value stay on one side of the splits that the source lacks
 
 
 @dataclass
@@ -199,6 +201,7 @@ class EvaluateConfig:
     models: dict[str, str] = field(default_factory=dict)  # further columns: name -> hub name, directory or run
     seeds: list[str] = field(default_factory=list)  # runs, evaluated before, that differ in their seed alone
     ledger: str = "evaluations.jsonl"  # where every opening of a test set is written down
+    reason: str | None = None  # for measuring several settings of one sweep on one test set, without choosing by it
     mixes: list[Any] = field(default_factory=list)  # speed is measured under: [examples a request, requests under way]
     logger: dict[str, Any] | None = None
 

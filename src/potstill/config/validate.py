@@ -142,6 +142,9 @@ def _embedding(config: TrainConfig) -> None:
         value = _value(config, key)
         if value != without and data.task != "embedding":
             raise UserError(key, value, f"has no effect with data.task={data.task}.", f"Leave it out: {key}={without}")
+    if data.columns.weight and data.task == "embedding":
+        problem = "has no effect with data.task=embedding, whose losses compare texts with each other."
+        raise UserError("data.columns.weight", data.columns.weight, problem, "Leave it out: data.columns.weight=null")
     if data.pair_by_label and not (data.columns.text and data.columns.label):
         problem = "pairs single texts by their label, so it reads a column of each."
         raise UserError("data.pair_by_label", True, problem, "Set data.columns.text=COLUMN data.columns.label=COLUMN")

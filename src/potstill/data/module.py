@@ -14,11 +14,12 @@ from torch.utils.data import DataLoader
 
 from potstill.data.batch import IGNORE, Batch
 from potstill.data.batches import BatchView, GlobalBatches, PairView
-from potstill.data.columns import slice_column
+from potstill.data.columns import WEIGHT, slice_column
 from potstill.data.content import content_hash
 from potstill.data.encoders import Encoder
 from potstill.data.manifest import manifest_of_items
 from potstill.data.splits import select
+from potstill.data.weights import relative
 from potstill.errors import UserError
 
 PREFETCHED = 4  # batches a worker; a long one must not empty the queue
@@ -72,6 +73,7 @@ class DataModule(pl.LightningDataModule):
             self.examples["train"] = _labelled(self.examples["train"])
         if limit_batches:
             self.examples = {name: _first(table, limit_batches * batch_size) for name, table in self.examples.items()}
+        self.examples["train"] = relative(self.examples["train"])
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -112,7 +114,9 @@ class DataModule(pl.LightningDataModule):
     def view(self, split: str) -> BatchView:
         """Its examples, a batch for every list of numbers, or of pairs of them."""
         kind = PairView if self.pair_by_label and split == "train" else BatchView
-        return kind(self.examples[split], self.encoder, slice_column(self.route_by) if self.route_by else None)
+        weight_column = WEIGHT if split == "train" and WEIGHT in self.examples[split].column_names else None
+        route_column = slice_column(self.route_by) if self.route_by else None
+        return kind(self.examples[split], self.encoder, route_column, weight_column)
 
     def slice_values(self, split: str) -> dict[str, list[str]]:
         """Per slice column one value an example, in evaluation order; "(none)" where the source has null."""
@@ -202,8 +206,11 @@ def _unchanged(batch: Any) -> Any:
 
 
 def _hashes(examples: Mapping[str, Dataset]) -> dict[str, str]:
-    """One hash a split, of what each example holds, its label and its slices."""
-    return {split: content_hash(*_facts(table)) for split, table in examples.items()}
+    """One hash a split, of what each example holds, its label, its slices and, where it has one, its weight."""
+    return {
+        split: content_hash(*_facts(table), *([table[WEIGHT][:]] if WEIGHT in table.column_names else []))
+        for split, table in examples.items()
+    }
 
 
 def _facts(table: Dataset) -> list[list[Any]]:
