@@ -20,8 +20,9 @@ from potstill.losses.reduce import mean_over, weight_of_row
 from potstill.losses.row_math import RowTerm
 from potstill.losses.row_terms import row_terms
 from potstill.losses.schedules import Schedule
+from potstill.losses.sparse import SparseLogits
 from potstill.losses.terms import Rows, Term
-from potstill.signals.protocol import Needs, Opinion, SparseLogits
+from potstill.signals.protocol import Needs, Opinion
 
 
 @dataclass

@@ -32,6 +32,7 @@ OF_EVALUATION = {
         ["evaluate.models", "evaluate.seeds", "evaluate.mixes", "evaluate.ledger"],
         ("integration/test_verdict.py", "test_an_evaluation_says_no_says_it_again_and_counts_both"),
     ),
+    "evaluate.reason": ("commands/test_frozen.py", "test_settings_of_one_sweep_are_not_chosen_between_on_the_test_set"),
     "evaluate.quantised": ("integration/test_verdict.py", "test_the_student_in_eight_bits_is_a_column"),
     **{
         f"evaluate.{name}": ("evaluation/test_gates.py", "test_every_field_of_a_bar_decides_something")

@@ -35,7 +35,7 @@ from potstill.tracking.logger import finish
 from tests.losses.registry import EMBEDDING_TERMS
 
 PRESETS = [None, *(pytest.param(preset, marks=pytest.mark.thorough) for preset in groups()["debug"])]
-OF_GENERATE = [("teacher", option) for option in ("openai_compatible", "local_text", "vllm")]
+OF_GENERATE = [("teacher", option) for option in ("openai_compatible", "local_text", "vllm", "clinc150_text")]
 OF_GENERATE += [("generation", option) for option in groups()["generation"]]
 CHOICES = [
     (group, option) for group, options in groups().items() for option in options if group not in ("recipe", "bar")
@@ -126,9 +126,9 @@ def test_every_option_composes_with_every_preset(group, option, preset, stand_in
 
 @pytest.mark.parametrize(("group", "option"), OF_GENERATE)
 def test_every_option_of_generate_composes(group, option):
-    place = "base_url=http://x" if option in ("openai_compatible", *groups()["generation"]) else "path=x"
+    place = "path=x" if option in ("local_text", "vllm") else "base_url=http://x"
     overrides = ["data.source.train=x", "teacher.model=x", "teacher.revision=1", f"teacher.endpoint.{place}"]
-    overrides.append(f"{group}={option}")
+    overrides += [f"{group}={option}", *(["generation.labels=[a,b]"] if option == "label" else [])]
     config = typed(composed("generate", overrides), GenerateConfig)
     validate_generation(config)
     given = {name: value for name, value in config.teacher.endpoint.items() if name != "_target_"}

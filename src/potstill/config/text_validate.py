@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from potstill.config.text_schema import GenerateConfig
+from potstill.config.validate import COPIES
 from potstill.errors import UserError, nearest_hint
 
 APIS = ("chat", "completions")
@@ -32,6 +33,8 @@ def validate_generation(config: GenerateConfig) -> None:
             raise UserError(key, value, "must not be negative.", f"For example: {key}=1")
     _one_of("generation.api", config.generation.api, APIS)
     _one_of("generation.max_tokens_field", config.generation.max_tokens_field, TOKEN_FIELDS)
+    if config.data.drop_copies is not None:
+        _one_of("data.drop_copies", config.data.drop_copies, COPIES)
     _generation(config)
     _limits(config)
     _prices(config)

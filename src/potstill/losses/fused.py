@@ -24,12 +24,12 @@ from potstill.losses.heads import HeadInput
 from potstill.losses.precision import loss_dtype
 from potstill.losses.products import Products
 from potstill.losses.row_math import DIAGNOSED, RowMath, RowTerm, taken
-from potstill.losses.sparse import TopK
+from potstill.losses.sparse import SparseLogits
 
 CHUNK_BYTES = {"cpu": 2**26, "cuda": 2**30}  # of both models' logits
 MIN_CHUNK_ROWS = 128  # with fewer the products are slow: each goes through a whole head
 
-Teacher = HeadInput | TopK | Tensor | None
+Teacher = HeadInput | SparseLogits | Tensor | None
 
 
 @dataclass(frozen=True)

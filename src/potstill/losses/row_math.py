@@ -21,13 +21,13 @@ from torch import Tensor
 from potstill.losses.heads import Finish, HeadInput
 from potstill.losses.precision import upcast
 from potstill.losses.row_forms import Block, Form, centred, dot, values_and_gradient
-from potstill.losses.sparse import TopK
+from potstill.losses.sparse import SparseLogits
 
 BLOCK_BYTES = {"cpu": 2**19, "cuda": 2**26}  # of one model's logits in float32
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 DIAGNOSED = ("entropy", "kl", "agreement")
 
-Target = Tensor | TopK | None
+Target = Tensor | SparseLogits | None
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class RowMath:
 
     def _kernel(self, student_NC: Tensor, target: Target) -> ModuleType | None:
         """Where there is one for this device and these terms."""
-        plain = student_NC.dtype == torch.float32 and not isinstance(target, TopK)
+        plain = student_NC.dtype == torch.float32 and not isinstance(target, SparseLogits)
         if not (student_NC.is_cuda and plain and HAS_TRITON):
             return None
         from potstill.losses import row_kernel
@@ -136,7 +136,7 @@ def taken(target: Any, rows: slice | Tensor) -> Any:
     """Some rows of whatever is known of a teacher."""
     if target is None:
         return None
-    return target.take(rows) if isinstance(target, HeadInput | TopK) else target[rows]
+    return target.take(rows) if isinstance(target, HeadInput | SparseLogits) else target[rows]
 
 
 @functools.cache
