@@ -19,6 +19,7 @@ from potstill.errors import UserError
 from tests.data.examples import build, config, tokenizer
 from tests.data.exports import export
 
+SAID: dict[str, Any] = composed("train", ["data=generated", "data.source.path=x"]).data.source.tasks
 TASKS: dict[str, Any] = composed("train", ["data=generated_multi_task", "data.source.path=x"]).data.source.tasks
 ANSWERED = [
     {
@@ -49,7 +50,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_without_options_a_student_learns_what_was_said(tmp_path: Path) -> None:
-    splits = generated(export(tmp_path, ANSWERED))
+    splits = generated(export(tmp_path, ANSWERED), tasks=SAID)
     assert rows_of(splits["train"], "prompt", "completion") == [(row["prompt"], row["raw"]) for row in ANSWERED]
     assert set(splits["train"]["weight"][:]) == {1.0}
     assert (splits.left_out, splits.licence["model"]) == ([], "m")
@@ -112,7 +113,7 @@ def test_a_long_trace_ends_after_a_step_or_goes_and_both_are_listed(words: str, 
 def test_of_several_samples_the_shortest_is_learnt(words: str, tmp_path: Path) -> None:
     said = [(0, 0, "pay pay"), (0, 1, "pay"), (1, 0, "stop"), (0, 2, "rent")]
     rows = [{"prompt": f"p{row}", "row": row, "sample": sample, "raw": raw} for row, sample, raw in said]
-    splits = generated(export(tmp_path, rows), samples="shortest", tokenizer=words)
+    splits = generated(export(tmp_path, rows), samples="shortest", tasks=SAID, tokenizer=words)
     assert splits["train"]["completion"][:] == ["pay", "stop"]
     assert [each["sample"] for each in splits.left_out] == [0, 2]
 
@@ -130,7 +131,7 @@ def test_gold_is_mixed_in_by_its_share_and_the_seed(tmp_path: Path) -> None:
     path, gold = export(tmp_path, ANSWERED), gold_file(tmp_path, 30)
 
     def chosen(share: float, seed: int = 0) -> set[str]:
-        train = generated(path, gold=gold, gold_share=share, seed=seed, fields=FIELDS)["train"]
+        train = generated(path, gold=gold, gold_share=share, seed=seed, tasks=SAID, fields=FIELDS)["train"]
         counts = Counter(train["origin"][:])
         assert counts["gold"] / len(train) == pytest.approx(share, abs=0.02)
         return {prompt for prompt, origin in rows_of(train, "prompt", "origin") if origin == "gold"}
@@ -139,6 +140,13 @@ def test_gold_is_mixed_in_by_its_share_and_the_seed(tmp_path: Path) -> None:
     assert len(chosen(0.6)) == 30, "as many as there are, and fewer of the teacher's"
     assert chosen(0.2) == chosen(0.2) < chosen(0.3)
     assert chosen(0.2) != chosen(0.2, seed=1)
+
+
+def test_labels_are_rows_as_they_are_also_where_gold_is_mixed_in(tmp_path: Path) -> None:
+    gold, weight = gold_file(tmp_path, 40), "{{ 2.0 if 'where' in prompt else 1.0 }}"
+    train = generated(export(tmp_path, ANSWERED), gold=gold, fields=FIELDS, weight=weight)["train"]
+    assert rows_of(train, "prompt", "answer", "weight", "origin")[1] == ("where does 1 stop", "1", 2.0, "teacher")
+    assert rows_of(train, "prompt", "answer", "weight", "origin")[-1] == ("gold 39", "39", 1.0, "gold")
 
 
 def test_validation_and_test_files_are_read_by_fields_and_hold_the_first_task(tmp_path: Path) -> None:

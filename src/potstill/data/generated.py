@@ -14,7 +14,7 @@ from datasets import Dataset, DatasetDict, concatenate_datasets, load_dataset
 from potstill.data.mixing import in_ratio
 from potstill.data.quiet import quiet
 from potstill.data.sources import files
-from potstill.data.text_tasks import GOLD, OURS, TEACHER, Lesson, lesson
+from potstill.data.text_tasks import GOLD, TEACHER, Lesson, lesson
 from potstill.data.tokenizers import cache_directory
 from potstill.data.traces import Ends, Trace, fit, shortest
 from potstill.errors import UserError, nearest_hint
@@ -26,7 +26,6 @@ from potstill.models.tokenizers import load_tokenizer
 log = logging.getLogger(__name__)
 
 SAMPLES = ("all", "shortest")
-SAID = {"said": {"prompt": "{{ prompt }}", "completion": "{{ raw }}"}}
 
 
 class GeneratedText(DatasetDict):
@@ -58,8 +57,9 @@ def generated(
     """An export's rows as the train split, gold ones mixed in; validation and test from files of their own, if given.
 
     path: the directory of a generation's run, or its `export`. fields: templates that give the rows of gold, validation
-    and test the names that an export has. tasks, weight: see `text_tasks`; of validation and test the first task alone.
-    samples: `shortest` keeps one of each row's. tokenizer: what lengths are counted in. seed: of the choice of gold.
+    and test the names that an export has. tasks, weight: see `text_tasks`; of validation and test the first task alone;
+    without tasks, rows are as they are. samples: `shortest` keeps one of each row's. tokenizer: what counts lengths.
+    seed: of the choice of gold.
     Raises UserError where there is no export, a file of it is not as it was written, its terms do not allow the
     training, or an option has nothing to work on.
     """
@@ -69,7 +69,7 @@ def generated(
         table = _read(folder, manifest)
         ends = _ends(tokenizer) if samples == "shortest" or trace.max_tokens else None
         chosen = _chosen(table, samples, trace, ends, left_out)
-        teaching = lesson(tasks or SAID, weight, table.column_names)
+        teaching = lesson(tasks, weight, table.column_names)
         _check_use(trace, teaching)
         own = _own_files(root, fields or {}, gold=gold, validation=validation, test=test)
         if gold:
@@ -77,7 +77,7 @@ def generated(
         train = teaching.examples(chosen, TEACHER, left_out)
         if gold:
             more = teaching.examples(own.pop(GOLD), GOLD, left_out)
-            train = concatenate_datasets([train, more.select_columns(list(OURS))])
+            train = concatenate_datasets([train, more.select_columns(_shared(train, more))])
         first = Lesson(teaching.tasks[:1], None)
         others = {split: first.examples(rows, GOLD, left_out) for split, rows in own.items()}
     splits = GeneratedText({"train": train, **others})
@@ -153,9 +153,14 @@ def _named(table: Dataset, fields: Mapping[str, str]) -> Dataset:
     return table
 
 
+def _shared(train: Dataset, more: Dataset) -> list[str]:
+    """Columns that mean the same in both; the others are empty where an example has none."""
+    return [name for name, feature in more.features.items() if train.features.get(name) == feature]
+
+
 def _tell(train: Dataset, left_out: list[dict[str, Any]]) -> None:
     counts = Counter(zip(train["origin"][:], train["task"][:], strict=True))
-    told = ", ".join(f"{count:,} {task} by {origin}" for (origin, task), count in sorted(counts.items()))
+    told = ", ".join(f"{count:,} {task or 'rows'} by {origin}" for (origin, task), count in counts.items())
     log.info("Text to learn from: %s.", told)
     if left_out:
         log.warning("%d rows of text are not learnt, or not in full: left_out.jsonl says why.", len(left_out))

@@ -15,7 +15,8 @@ from potstill.generation.templates import RowTemplate
 
 KEY = "data.source.tasks"
 OPTIONS = ("prompt", "completion", "weight")
-OURS = ("prompt", "completion", "weight", "asked", "task", "origin")  # columns of every example
+OURS_ALWAYS = ("weight", "asked", "task", "origin")  # columns of every example
+OURS = ("prompt", "completion", *OURS_ALWAYS)
 TEACHER, GOLD = "teacher", "gold"  # who wrote it
 
 
@@ -36,7 +37,7 @@ class TextTask:
 
 @dataclass(frozen=True)
 class Lesson:
-    """Tasks, and how much a row counts in all of them: a template of a number; None: all alike."""
+    """tasks: none: a row is an example as it is. weight: how much a row counts, a template of a number; None: 1."""
 
     tasks: Sequence[TextTask]
     weight: RowTemplate | None
@@ -49,7 +50,8 @@ class Lesson:
             made = [
                 each for row, n in zip(singles, indices, strict=True) for each in self._of(row, n, origin, left_out)
             ]
-            return {name: [each[name] for each in made] for name in dict.fromkeys([*rows, *OURS])}
+            ours = OURS if self.tasks else OURS_ALWAYS
+            return {name: [each[name] for each in made] for name in dict.fromkeys([*rows, *ours])}
 
         name = content_hash(table._fingerprint, origin, [self._texts(task) for task in self.tasks], self._weighed())
         options: Any = {"new_fingerprint": name, "load_from_cache_file": False}
@@ -58,8 +60,10 @@ class Lesson:
     def _of(
         self, row: dict[str, Any], index: int, origin: str, left_out: list[dict[str, Any]]
     ) -> Iterator[dict[str, Any]]:
-        asked = row.get("prompt") or self.tasks[0].prompt.render(row, index)
         row_weight = self._row_weight(row, index)
+        asked = row.get("prompt") or (self.tasks[0].prompt.render(row, index) if self.tasks else None)
+        if not self.tasks:
+            yield {**row, "asked": asked, "task": None, "origin": origin, "weight": row_weight}
         for task in self.tasks:
             if missing := task.missing(row):
                 left_out.append({"reason": f"no {missing}", "task": task.name, "origin": origin, "asked": asked})
@@ -89,11 +93,11 @@ class Lesson:
         return [task.name, task.prompt.text, task.completion.text, task.weight]
 
 
-def lesson(nodes: Mapping[str, Any], weight: str | None, columns: Sequence[str]) -> Lesson:
-    """From the config. Raises UserError where there is no task, or one that lacks something."""
-    tasks = [_task(name, node, columns) for name, node in nodes.items() if node]
-    if not tasks:
-        fix = "For example: data.source.tasks.said.prompt='{{ prompt }}' data.source.tasks.said.completion='{{ raw }}'"
+def lesson(nodes: Mapping[str, Any] | None, weight: str | None, columns: Sequence[str]) -> Lesson:
+    """From the config. Raises UserError where there is no task among `nodes`, or one that lacks something."""
+    tasks = [_task(name, node, columns) for name, node in (nodes or {}).items() if node]
+    if nodes is not None and not tasks:
+        fix = "For example: data=generated, whose task is what was said."
         raise UserError(KEY, dict(nodes), "leaves nothing to learn.", fix)
     return Lesson(tasks, RowTemplate("data.source.weight", weight, columns) if weight else None)
 

@@ -16,7 +16,7 @@ _ENVIRONMENT = SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_new
 
 class RowTemplate:
     """key: where it stands in the config, for errors. given: what it sees besides the columns, which hide it.
-    names: of the columns it reads.
+    names: of what it reads.
 
     Raises UserError for what is no template, and for a name that is no column.
     """
