@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from potstill.reporting.format import difference_unit, format_difference
+from potstill.reporting.format import MISSING, difference_unit, format_difference
 from potstill.reporting.markup import Axis, axis_over
 from potstill.reporting.reading import (
     METRIC_NAMES,
@@ -131,26 +131,21 @@ def seed_section(evaluation: Evaluation) -> Section | None:
         return None
     columns = [Column("run", kind="code"), number("seed"), number("student", metric), number("baseline", metric)]
     rows = [[run["path"], run["seed"], run["student"], run["baseline"]] for run in seeds["runs"]]
-    spread = [Column("what"), number("value"), Column("95 % interval", interval_text(metric), "number"), number("n")]
     write = metric_text(metric)
-    more = [
-        [
-            f"{name}, mean over seeds +- deviation",
-            f"{write(each['mean'])} +- {write(each['standard_deviation'])}",
-            None,
-            each["n"],
-        ]
+    spread = [
+        [name, f"{write(each['mean'])} +- {write(each['standard_deviation'])}", each["n"]]
         for name in ("student", "baseline")
         if (each := seeds.get(name))
     ]
-    for key, name in (
-        ("difference", "student - baseline, over seeds"),
-        ("within_test", "the same, within this run's test"),
-    ):
-        if each := seeds.get(key):
-            more.append([name, write(each["value"]), each["interval"], each["n"]])
+    known = {"over seeds": seeds.get("difference"), "within this run's test": seeds.get("within_test")}
+    differences = [[name, each["value"], each["interval"], each["n"]] for name, each in known.items() if each]
+    tables = [
+        Table("Spread", [Column("model"), Column("mean +- deviation", kind="number"), number("n")], spread),
+        Table("Student - baseline", [Column(""), *_signed(metric), number("n")], differences),
+        Table("Runs", columns, rows),
+    ]
     words = ["Another seed is another student. An interval within one test knows nothing of that; the spread does."]
-    return Section("seeds", "Seeds", words, [Table("Spread", spread, more), Table("Runs", columns, rows)])
+    return Section("seeds", "Seeds", words, [table for table in tables if table.rows])
 
 
 def _smallest(evaluation: Evaluation) -> str:
@@ -211,19 +206,21 @@ def _differences(evaluation: Evaluation) -> Iterator[Table]:
     if not evaluation["differences"]:
         return
     metric = evaluation["metric"]
-    signed = partial(format_difference, metric)
-    unit = difference_unit(metric)
-    columns = [Column("difference"), Column(f"in {metric_name(metric)}{unit and f',{unit}'}", signed, "number")]
-    columns += [
-        Column("95 % interval", lambda pair: " to ".join(map(signed, pair)), "number"),
-        Column("McNemar's p", p_text, "number"),
-        number("n"),
-    ]
+    columns = [Column("difference"), *_signed(metric), Column("McNemar's p", p_text, "number"), number("n")]
     rows = [
         [name.replace("-", " - "), each["value"], each["interval"], each.get("p_value"), each["n"]]
         for name, each in evaluation["differences"].items()
     ]
     yield Table("Differences, paired by item", columns, rows)
+
+
+def _signed(metric: str) -> list[Column]:
+    """Of a difference in the metric, and of its interval."""
+    signed, unit = partial(format_difference, metric), difference_unit(metric)
+    return [
+        Column(f"in {metric_name(metric)}{unit and f',{unit}'}", signed, "number"),
+        Column("95 % interval", lambda pair: " to ".join(map(signed, pair)) if pair else MISSING, "number"),
+    ]
 
 
 def _cells(group: dict[str, Any], metric: str) -> list[Any]:
