@@ -81,7 +81,7 @@ def test_a_student_learns_what_the_server_named_and_no_gold_label(server, classi
 
     test = write(tmp_path / "test.jsonl", [{"query": f"{text} x", "gold": label} for text, label in kept.items()])
     source = ["data=generated_labels", "data.source.path=out", f"data.source.test={test}"]
-    source += ["+data.source.renamed.query=prompt", "+data.source.renamed.gold=answer"]
+    source += ["+data.source.fields.prompt='{{ query }}'", "+data.source.fields.answer='{{ gold }}'"]
     student = ["student=bert_tiny", f"student.tokenizer={classifier}", "optim.max_steps=1", "optim.max_epochs=null"]
     assert potstill("train", *source, *student, "run.dir=trained", "callbacks=none", "logger=none").code == 0
     assert json.loads(Path("trained/student/config.json").read_text())["id2label"] == {"0": "UP", "1": "down"}

@@ -18,7 +18,7 @@ from potstill.losses.heads import Head, HeadInput
 from potstill.losses.products import Products
 from potstill.losses.row_forms import Form
 from potstill.losses.row_math import RowTerm
-from potstill.losses.sparse import TopK
+from potstill.losses.sparse import SparseLogits
 
 N, C, K, D_STUDENT, D_TEACHER, T = 37, 301, 16, 8, 12, 2.0
 
@@ -79,7 +79,7 @@ def relative(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
-def loss_of(names: tuple[str, ...], student: HeadInput, teacher: Tensor | TopK, labels_N: Tensor) -> Tensor:
+def loss_of(names: tuple[str, ...], student: HeadInput, teacher: Tensor | SparseLogits, labels_N: Tensor) -> Tensor:
     """From all logits, by autograd."""
     logits_NC, weights = student.logits(), weights_of(names)
     return torch.stack([weights[name] * TERMS[name].values(logits_NC, teacher, labels_N).sum() for name in names]).sum()
@@ -102,6 +102,18 @@ def test_a_chunk_at_a_time_moves_neither_value_nor_gradient(names, head, dtype) 
     assert relative(found.diagnostics["kl"], divergence.forward_kl(logits_NC, teacher_NC)) <= TOLERANCE[dtype]
     assert relative(found.diagnostics["entropy"], divergence.entropy(teacher_NC)) <= TOLERANCE[dtype]
     assert torch.equal(found.diagnostics["agreement"], (logits_NC.argmax(-1) == teacher_NC.argmax(-1)).to(dtype))
+
+
+@pytest.mark.parametrize("names", [("ce", "forward_kl"), ("any",)])
+def test_a_row_of_weight_two_counts_as_two_rows(names) -> None:
+    student, teacher = rows(D_STUDENT, torch.float64), rows(D_TEACHER, torch.float64, seed=1)
+    terms, times_N = {name: TERMS[name] for name in names}, torch.arange(N) % 3
+    found = fused(student, teacher, labels(), terms, weights_of(names), weights_N=times_N.float(), options=FEW_ROWS)
+    again = torch.arange(N).repeat_interleave(times_N)
+    expected = loss_of(names, student.take(again), teacher.logits().detach()[again], labels()[again])
+    assert relative(found.loss, expected) <= 1e-12
+    gradients = [torch.autograd.grad(loss, leaves(student)) for loss in (found.loss, expected)]
+    assert max(map(relative, *gradients)) <= 1e-12
 
 
 @pytest.mark.parametrize("names", [("ce", "forward_kl"), ("jsd", "any")])
@@ -137,11 +149,11 @@ def test_a_teacher_may_be_its_top_k(temperature: float, dtype: torch.dtype, is_k
     student, teacher = rows(D_STUDENT, dtype), rows(D_TEACHER, dtype, seed=1)
     log_p_NC = teacher.logits().detach().log_softmax(dim=-1)
     known = log_p_NC.topk(K, dim=-1)
-    topk = TopK(known.values, known.indices, (log_p_NC / temperature).logsumexp(dim=-1))
+    topk = SparseLogits(known.values, known.indices, log_normaliser=(log_p_NC / temperature).logsumexp(dim=-1))
 
-    def values(logits_NC: Tensor, target: TopK, _labels: Tensor) -> Tensor:
+    def values(logits_NC: Tensor, target: SparseLogits, _labels: Tensor) -> Tensor:
         options = {"temperature": temperature, "log_normaliser_N": target.log_normaliser}
-        return sparse.sparse_forward_kl(logits_NC, target.log_probabilities, target.ids, **options).values
+        return sparse.sparse_forward_kl(logits_NC, target.log_p, target.ids, **options).values
 
     form = Form("forward_kl", temperature, temperature**2) if is_known else None
     terms = {"ce": TERMS["ce"], "kd": RowTerm(values, form=form)}

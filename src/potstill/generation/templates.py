@@ -16,6 +16,7 @@ _ENVIRONMENT = SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_new
 
 class RowTemplate:
     """key: where it stands in the config, for errors. given: what it sees besides the columns, which hide it.
+    names: of what it reads.
 
     Raises UserError for what is no template, and for a name that is no column.
     """
@@ -24,10 +25,10 @@ class RowTemplate:
         self.key, self.text, self.columns = key, text, [*columns, *(given or {})]
         try:
             self._template: Template = _ENVIRONMENT.from_string(text, globals=dict(given or {}))
-            names = meta.find_undeclared_variables(_ENVIRONMENT.parse(text))
+            self.names = frozenset(meta.find_undeclared_variables(_ENVIRONMENT.parse(text)))
         except TemplateError as error:
             raise UserError(key, text, f"is no template: {error}", "For example: '{{ text }}'") from error
-        for name in sorted(names - {*self.columns, *_ENVIRONMENT.globals}):
+        for name in sorted(self.names - {*self.columns, *_ENVIRONMENT.globals}):
             problem = f"names '{name}', which is no column of the data."
             raise UserError(key, text, problem, nearest_hint(name, self.columns))
 

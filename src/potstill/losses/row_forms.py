@@ -17,10 +17,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from potstill.losses.sparse import TopK
+from potstill.losses.sparse import SparseLogits, with_rest
 
 Kind = Literal["ce", "forward_kl", "forward_ce", "reverse_kl", "jsd", "tvd"]
-Target = Tensor | TopK | None
+Target = Tensor | SparseLogits | None
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def _mixed(block: Block, forms: Sequence[Form], coefficients: Sequence[Tensor]) 
 
 
 def _is_sparse(block: Block) -> bool:
-    return isinstance(block.target, TopK)
+    return isinstance(block.target, SparseLogits)
 
 
 def _cross_entropy(block: Block, form: Form, slope_R: Tensor, gradient_RC: Tensor) -> Tensor:
@@ -203,9 +203,9 @@ def _sparse_forward_kl(block: Block, form: Form, slope_R: Tensor, gradient_RC: T
 
     Its derivative in a known class is q_c - p_c; in another, q_c (1 - p_rest / q_rest): the rest keeps its proportions.
     """
-    assert isinstance(block.target, TopK)
+    assert isinstance(block.target, SparseLogits)
     q, ids_RK = block.q(form.temperature), block.target.ids
-    log_p_RB = block.target.with_rest(form.temperature)
+    log_p_RB = with_rest(block.target, form.temperature)
     log_q_RK = q.logits.gather(-1, ids_RK) - q.log_normaliser.unsqueeze(-1)
     rest_q_R1 = q.probabilities.scatter(-1, ids_RK, 0.0).sum(dim=-1, keepdim=True)
     log_q_RB = torch.cat([log_q_RK, rest_q_R1.log()], dim=-1)

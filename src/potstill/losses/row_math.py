@@ -21,13 +21,13 @@ from torch import Tensor
 from potstill.losses.heads import Finish, HeadInput
 from potstill.losses.precision import upcast
 from potstill.losses.row_forms import Block, Form, centred, dot, values_and_gradient
-from potstill.losses.sparse import TopK
+from potstill.losses.sparse import SparseLogits
 
 BLOCK_BYTES = {"cpu": 2**19, "cuda": 2**26}  # of one model's logits in float32
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 DIAGNOSED = ("entropy", "kl", "agreement")
 
-Target = Tensor | TopK | None
+Target = Tensor | SparseLogits | None
 
 
 @dataclass(frozen=True)
@@ -60,35 +60,35 @@ class RowMath:
         student_NC: Tensor,
         target: Target,
         labels_N: Tensor,
-        weights_T: Tensor,
+        weights_TN: Tensor,
         *,
         dtype: torch.dtype,
         compiled: bool = False,
     ) -> tuple[list[Tensor], Tensor]:
         """Values of every term, then the diagnostics, `[N]` each; the gradient in the student's products, in `dtype`.
 
-        student_NC: products, used up. target: the teacher's products, used up; or its logits, or top-k. weights_T: of
-        each term's values in the loss.
+        student_NC: products, used up. target: the teacher's products, used up; or its logits, or top-k. weights_TN:
+        of each term's values in the loss.
         """
         if kernel := self._kernel(student_NC, target):
             heads = self.student, self.teacher or Finish()
-            weights = self._weights(weights_T, labels_N)
+            weights = self._weights(weights_TN, labels_N)
             forms = [term.form for term in self.terms]
             diagnose = self.diagnose and target is not None
             return kernel.run(forms, heads, student_NC, target, labels_N, weights, diagnose=diagnose, dtype=dtype)
         if compiled and all(term.form for term in self.terms):
-            found, gradient_NC = _compiled(self)(student_NC, target, labels_N, weights_T)
+            found, gradient_NC = _compiled(self)(student_NC, target, labels_N, weights_TN)
             return found, gradient_NC.to(dtype)
         parts = []
         for rows in _blocks(student_NC):
-            found, gradient_RC = self.block(student_NC[rows], taken(target, rows), labels_N[rows], weights_T)
+            found, gradient_RC = self.block(student_NC[rows], taken(target, rows), labels_N[rows], weights_TN[:, rows])
             student_NC[rows].copy_(gradient_RC)
             parts.append(found)
         return [torch.cat(each) for each in zip(*parts, strict=True)], student_NC.to(dtype)
 
     def _kernel(self, student_NC: Tensor, target: Target) -> ModuleType | None:
         """Where there is one for this device and these terms."""
-        plain = student_NC.dtype == torch.float32 and not isinstance(target, TopK)
+        plain = student_NC.dtype == torch.float32 and not isinstance(target, SparseLogits)
         if not (student_NC.is_cuda and plain and HAS_TRITON):
             return None
         from potstill.losses import row_kernel
@@ -96,13 +96,13 @@ class RowMath:
         return row_kernel if row_kernel.supports([term.form for term in self.terms]) else None
 
     def block(
-        self, student_RC: Tensor, target: Target, labels_R: Tensor, weights_T: Tensor
+        self, student_RC: Tensor, target: Target, labels_R: Tensor, weights_TR: Tensor
     ) -> tuple[list[Tensor], Tensor]:
         """Values and diagnostics, `[R]` each, and the gradient in the student's products, `[R, C]`."""
         logits_RC = self.student.logits(upcast(student_RC))
         slope = self.student.slope(logits_RC)
         target = self._logits(target)
-        weights = self._weights(weights_T, labels_R)
+        weights = self._weights(weights_TR, labels_R)
         others = {  # before the logits are centred, which a loss of theirs may see
             number: _by_autograd(term, logits_RC, target, labels_R, weights[number])
             for number, term in enumerate(self.terms)
@@ -120,11 +120,10 @@ class RowMath:
         diagnosed = _diagnosed(block) if self.diagnose and isinstance(target, Tensor) else []
         return [values[number] for number in range(len(self.terms))] + diagnosed, gradient_RC
 
-    def _weights(self, weights_T: Tensor, labels_R: Tensor) -> list[Tensor]:
+    def _weights(self, weights_TR: Tensor, labels_R: Tensor) -> list[Tensor]:
         """What each row's value counts for, `[R]`, for each term."""
-        every_TR = weights_T.unsqueeze(-1).expand(-1, len(labels_R))
         has_label_R = labels_R >= 0
-        return [w_R * has_label_R if term.labelled else w_R for term, w_R in zip(self.terms, every_TR, strict=True)]
+        return [w_R * has_label_R if term.labelled else w_R for term, w_R in zip(self.terms, weights_TR, strict=True)]
 
     def _logits(self, target: Target) -> Target:
         """The teacher's, to be centred in place."""
@@ -137,7 +136,7 @@ def taken(target: Any, rows: slice | Tensor) -> Any:
     """Some rows of whatever is known of a teacher."""
     if target is None:
         return None
-    return target.take(rows) if isinstance(target, HeadInput | TopK) else target[rows]
+    return target.take(rows) if isinstance(target, HeadInput | SparseLogits) else target[rows]
 
 
 @functools.cache

@@ -29,7 +29,8 @@ models are then at 0 too. The other two modes need no such number.
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple, Protocol, get_args
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -42,44 +43,29 @@ TOPK_MODES: tuple[TopkMode, ...] = get_args(TopkMode)
 _NOTHING = -1e30  # of two log-probabilities, adds exactly 0 to every divergence
 
 
-class SparseTeacher(Protocol):
-    """What a Step has of a teacher of which only some classes are known: `signals.protocol.SparseLogits`."""
+@dataclass(frozen=True)
+class SparseLogits:
+    """Some of each row's classes, the only ones that are known of a teacher.
 
-    @property
-    def log_p(self) -> Tensor: ...
-
-    @property
-    def ids(self) -> Tensor: ...
-
-    @property
-    def is_sampled(self) -> bool: ...
-
-
-class TopK(NamedTuple):
-    """What is known of a teacher, row by row: log-probabilities at temperature 1 and class numbers, `[N, K]` each.
-
+    log_p: their log-probabilities at temperature 1, over the whole vocabulary, `[N, K]`; -inf where a row knows fewer
+        classes than others. ids: which classes, `[N, K]`, no two of a row alike where there is a probability.
+    is_sampled: they were drawn, and `log_p` says how often: a row's probabilities sum to 1, and are right on average.
     log_normaliser: `[N]`, log sum_c p_nc^(1/T) over the whole vocabulary, for the one temperature it was kept for.
-    Unlike above, every row knows K classes.
     """
 
-    log_probabilities: Tensor
+    log_p: Tensor
     ids: Tensor
+    is_sampled: bool = False
     log_normaliser: Tensor | None = None
 
-    def take(self, rows: slice | Tensor) -> TopK:
+    def to(self, device: torch.device) -> SparseLogits:
+        normaliser_N = None if self.log_normaliser is None else self.log_normaliser.to(device)
+        return SparseLogits(self.log_p.to(device), self.ids.to(device).long(), self.is_sampled, normaliser_N)
+
+    def take(self, rows: slice | Tensor) -> SparseLogits:
         """Some of the rows, in their order."""
-        return TopK(*(None if each is None else each[rows] for each in self))  # type: ignore[arg-type]
-
-    def with_rest(self, temperature: float) -> Tensor:
-        """Tempered log-probabilities of the known classes and of all others as one, `[N, K + 1]`.
-
-        At a temperature other than 1, with its `log_normaliser` only.
-        """
-        teacher_NK = upcast(self.log_probabilities)
-        if self.log_normaliser is None:
-            assert temperature == 1.0, temperature
-            return _with_rest(teacher_NK)
-        return _with_rest(teacher_NK / temperature - upcast(self.log_normaliser).unsqueeze(-1))
+        normaliser_N = None if self.log_normaliser is None else self.log_normaliser[rows]
+        return SparseLogits(self.log_p[rows], self.ids[rows], self.is_sampled, normaliser_N)
 
 
 class Sparse(NamedTuple):
@@ -203,6 +189,18 @@ def _merged(log_q_NC: Tensor, ids_NK: Tensor, absent_NK: Tensor) -> Tensor:
     """Log-probabilities of the known classes and, as one, of all others, `[N, K + 1]`; absent ones have none."""
     log_others_N1 = log_q_NC.scatter(-1, ids_NK, -math.inf).logsumexp(dim=-1, keepdim=True)
     return torch.cat([log_q_NC.gather(-1, ids_NK).masked_fill(absent_NK, -math.inf), log_others_N1], dim=-1)
+
+
+def with_rest(teacher: SparseLogits, temperature: float) -> Tensor:
+    """Tempered log-probabilities of the known classes and of all others as one, `[N, K + 1]`.
+
+    At a temperature other than 1, of a teacher with its `log_normaliser` only.
+    """
+    log_p_NK = upcast(teacher.log_p)
+    if teacher.log_normaliser is None:
+        assert temperature == 1.0, temperature
+        return _with_rest(log_p_NK)
+    return _with_rest(log_p_NK / temperature - upcast(teacher.log_normaliser).unsqueeze(-1))
 
 
 def _with_rest(log_p_NK: Tensor) -> Tensor:

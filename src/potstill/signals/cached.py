@@ -15,12 +15,13 @@ from torch import Tensor
 
 from potstill.data.batch import Batch
 from potstill.errors import UserError
+from potstill.losses.sparse import SparseLogits
 from potstill.models.task import Task
 from potstill.signals.cache import Cache
 from potstill.signals.codecs import Exact, Stored
 from potstill.signals.live import LiveTeacher
 from potstill.signals.once import AskedOnce
-from potstill.signals.protocol import Needs, Signal, SparseLogits
+from potstill.signals.protocol import Needs, Signal
 from potstill.signals.store import digest_of
 from potstill.tracking.storage import not_written
 
