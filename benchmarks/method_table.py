@@ -1,7 +1,8 @@
 """Markdown table of the losses of one sweep, over seeds, from the `evaluation.json` of every job's run.
 
     potstill sweep start sweeps/grid/clinc150_losses.yaml data.labels_per_class=10 run.dir=runs/few_labels
-    potstill evaluate -m logger=none run=$(ls -d runs/few_labels/[0-9]* | paste -sd ,)
+    potstill evaluate -m logger=none bar=none reason="'a table of every loss'" \\
+        run=$(ls -d runs/few_labels/[0-9]* | paste -sd ,)
     python -m benchmarks.method_table runs/few_labels --without domain=out_of_scope \\
         --cost benchmarks/results/step_cost.json
 

@@ -105,6 +105,18 @@ def test_a_chunk_at_a_time_moves_neither_value_nor_gradient(names, head, dtype) 
     assert torch.equal(found.diagnostics["agreement"], (logits_NC.argmax(-1) == teacher_NC.argmax(-1)).to(dtype))
 
 
+@pytest.mark.parametrize("names", [("ce", "forward_kl"), ("any",)])
+def test_a_row_of_weight_two_counts_as_two_rows(names) -> None:
+    student, teacher = rows(D_STUDENT, torch.float64), rows(D_TEACHER, torch.float64, seed=1)
+    terms, times_N = {name: TERMS[name] for name in names}, torch.arange(N) % 3
+    found = fused(student, teacher, labels(), terms, weights_of(names), weights_N=times_N.float(), options=FEW_ROWS)
+    again = torch.arange(N).repeat_interleave(times_N)
+    expected = loss_of(names, student.take(again), teacher.logits().detach()[again], labels()[again])
+    assert relative(found.loss, expected) <= 1e-12
+    gradients = [torch.autograd.grad(loss, leaves(student)) for loss in (found.loss, expected)]
+    assert max(map(relative, *gradients)) <= 1e-12
+
+
 @pytest.mark.parametrize("names", [("ce", "forward_kl"), ("jsd", "any")])
 def test_gradients_are_those_of_finite_differences(names) -> None:
     student, teacher = rows(3, torch.float64), rows(2, torch.float64, seed=1)

@@ -25,7 +25,7 @@ from potstill.data.labels import label_names
 from potstill.data.microbatch import cut
 from potstill.errors import UserError
 from potstill.hardware.sharding import checkpoint_activations, shard
-from potstill.losses.coupling import refuse_cuts
+from potstill.losses.coupling import refuse_cuts, refuse_weights
 from potstill.losses.fused import Options
 from potstill.losses.schedules import without_schedules
 from potstill.models.labels import label_order
@@ -42,6 +42,7 @@ from potstill.signals.live import LiveTeacher
 from potstill.signals.protocol import SignalSource
 
 CUTS = ("micro_batch_examples", "micro_batch_tokens")  # options that cut a batch
+TOLD = (("licence", None), ("left_out", ()))  # by a source of a teacher's text
 SAMPLE_EXAMPLES = 4  # enough for every term to see more than one row
 
 
@@ -59,6 +60,8 @@ def assemble_objective(config: TrainConfig) -> Objective:
         terms[name] = build(options, f"loss.term.{name}")
     objective = Objective(terms, schedules)
     objective.refuse_absent(find_task(config.data.task).output, config.data.task)
+    weighing = {"data.columns.weight": config.data.columns.weight, "data.balance_by": config.data.balance_by}
+    refuse_weights(objective.terms.values(), weighing)  # type: ignore[arg-type]
     if config.teacher.cache.dir and config.teacher.cache.form != "exact":
         objective.refuse_sparse("teacher.cache.form", config.teacher.cache.form)
     if objective.is_taught and not config.teacher.models:
@@ -93,7 +96,8 @@ def _read(config: TrainConfig, *, labelled_only: bool) -> Source:
         num_workers=num_workers(config.hardware),
         limit_batches=config.limit_batches,
     )
-    return Source(task, data, None if task.is_embedding else names, tokenizer)  # its models know no labels
+    names = None if task.is_embedding else names  # its models know no labels
+    return Source(task, data, names, tokenizer, *(getattr(splits, name, default) for name, default in TOLD))
 
 
 def assemble_models(config: TrainConfig, source: Source, objective: Objective) -> Models:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -26,6 +26,7 @@ class Batch:
     numbers: `[B]`, each example's place in its split: what a memory of all examples is looked up by. None where the
         batch was made by hand.
     routes: where a column says which teacher an example has, its value per example.
+    weights: `[B]`, how much the rows of each example count in training; None: all alike.
     """
 
     inputs: dict[str, Tensor]
@@ -33,6 +34,7 @@ class Batch:
     keys: tuple[str, ...]
     numbers: Tensor | None = None
     routes: tuple[str, ...] = ()
+    weights: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -41,9 +43,8 @@ class Batch:
         """The examples of these numbers, padded as they are."""
         index = torch.tensor(examples, dtype=torch.long, device=self.labels.device)
         keys, routes = (tuple(each[example] for example in examples if each) for each in (self.keys, self.routes))
-        numbers = None if self.numbers is None else self.numbers.index_select(0, index)
-        inputs = {name: value.index_select(0, index) for name, value in self.inputs.items()}
-        return Batch(inputs, self.labels.index_select(0, index), keys, numbers, routes)
+        taken = self._mapped(lambda value: value.index_select(0, index))
+        return replace(taken, keys=keys, routes=routes)
 
     def empty(self) -> Batch:
         """None of the examples, in their shapes."""
@@ -51,11 +52,16 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """In memory that an accelerator reads by itself; called by data loaders."""
-        inputs = {name: value.pin_memory() for name, value in self.inputs.items()}
-        numbers = None if self.numbers is None else self.numbers.pin_memory()
-        return replace(self, inputs=inputs, labels=self.labels.pin_memory(), numbers=numbers)
+        return self._mapped(lambda value: value.pin_memory())
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        inputs = {name: value.to(device, non_blocking=non_blocking) for name, value in self.inputs.items()}
-        numbers = None if self.numbers is None else self.numbers.to(device, non_blocking=non_blocking)
-        return replace(self, inputs=inputs, labels=self.labels.to(device, non_blocking=non_blocking), numbers=numbers)
+        if self.labels.device == torch.device(device):
+            return self
+        return self._mapped(lambda value: value.to(device, non_blocking=non_blocking))
+
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """With every tensor changed alike."""
+        inputs = {name: change(value) for name, value in self.inputs.items()}
+        others = {name: getattr(self, name) for name in ("labels", "numbers", "weights")}
+        changed = {name: None if value is None else change(value) for name, value in others.items()}
+        return replace(self, inputs=inputs, **changed)

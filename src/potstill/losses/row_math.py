@@ -60,17 +60,17 @@ class RowMath:
         student_NC: Tensor,
         target: Target,
         labels_N: Tensor,
-        weights_T: Tensor,
+        weights_TN: Tensor,
         *,
         dtype: torch.dtype,
         compiled: bool = False,
     ) -> tuple[list[Tensor], Tensor]:
         """Values of every term, then the diagnostics, `[N]` each; the gradient in the student's products, in `dtype`.
 
-        student_NC: products, used up. target: the teacher's products, used up; or its logits, or top-k. weights_T: of
-        each term's values in the loss.
+        student_NC: products, used up. target: the teacher's products, used up; or its logits, or top-k. weights_TN:
+        of each term's values in the loss.
         """
-        weights, forms = self._weights(weights_T, labels_N), [term.form for term in self.terms]
+        weights, forms = self._weights(weights_TN, labels_N), [term.form for term in self.terms]
         if kernel := self._kernel(student_NC, target):
             heads = self.student, self.teacher or Finish()
             diagnose = self.diagnose and target is not None
@@ -81,11 +81,11 @@ class RowMath:
                 given = student_NC, target, labels_N, weights
                 return sparse_rows.run(forms, self.student, *given, diagnose=self.diagnose), student_NC.to(dtype)  # type: ignore[arg-type]
         if compiled and all(forms):
-            found, gradient_NC = _compiled(self)(student_NC, target, labels_N, weights_T)
+            found, gradient_NC = _compiled(self)(student_NC, target, labels_N, weights_TN)
             return found, gradient_NC.to(dtype)
         parts = []
         for rows in blocks(student_NC):
-            found, gradient_RC = self.block(student_NC[rows], taken(target, rows), labels_N[rows], weights_T)
+            found, gradient_RC = self.block(student_NC[rows], taken(target, rows), labels_N[rows], weights_TN[:, rows])
             student_NC[rows].copy_(gradient_RC)
             parts.append(found)
         return [torch.cat(each) for each in zip(*parts, strict=True)], student_NC.to(dtype)
@@ -100,13 +100,13 @@ class RowMath:
         return row_kernel if row_kernel.supports([term.form for term in self.terms]) else None
 
     def block(
-        self, student_RC: Tensor, target: Target, labels_R: Tensor, weights_T: Tensor
+        self, student_RC: Tensor, target: Target, labels_R: Tensor, weights_TR: Tensor
     ) -> tuple[list[Tensor], Tensor]:
         """Values and diagnostics, `[R]` each, and the gradient in the student's products, `[R, C]`."""
         logits_RC = self.student.logits(upcast(student_RC))
         slope = self.student.slope(logits_RC)
         target = self._logits(target)
-        weights = self._weights(weights_T, labels_R)
+        weights = self._weights(weights_TR, labels_R)
         known = {number: form for number, term in enumerate(self.terms) if (form := _form_beside(term, target))}
         others = {  # before the logits are centred, which a loss of theirs may see
             number: _by_autograd(term, logits_RC, target, labels_R, weights[number])
@@ -126,11 +126,10 @@ class RowMath:
             diagnosed = _diagnosed(block)
         return [values[number] for number in range(len(self.terms))] + diagnosed, gradient_RC
 
-    def _weights(self, weights_T: Tensor, labels_R: Tensor) -> list[Tensor]:
+    def _weights(self, weights_TR: Tensor, labels_R: Tensor) -> list[Tensor]:
         """What each row's value counts for, `[R]`, for each term."""
-        every_TR = weights_T.unsqueeze(-1).expand(-1, len(labels_R))
         has_label_R = labels_R >= 0
-        return [w_R * has_label_R if term.labelled else w_R for term, w_R in zip(self.terms, every_TR, strict=True)]
+        return [w_R * has_label_R if term.labelled else w_R for term, w_R in zip(self.terms, weights_TR, strict=True)]
 
     def _diagnosed_sparsely(self, logits_RC: Tensor, target: Target) -> list[Tensor]:
         if not (self.diagnose and isinstance(target, SparseLogits)):

@@ -69,6 +69,16 @@ class Task:
             "examples": len(batch) if attended is None else attended.shape[:-1].numel(),
         }
 
+    def row_weights(self, batch: Batch) -> dict[str, Tensor]:
+        """What a row of each kind counts, in the order of these rows; empty where all count alike."""
+        if batch.weights is None:
+            return {}
+        rows, lengths = batch.weights, self.lengths(batch)
+        if self.is_causal:
+            rows = batch.weights.unsqueeze(1).expand(batch.labels.shape)[self._predicting(batch)]
+        positions = batch.weights if lengths is None else batch.weights.repeat_interleave(lengths)
+        return {"labelled": rows, "scored": rows, "positions": positions, "examples": batch.weights}
+
     def _predicting(self, batch: Batch) -> Tensor:
         """Positions whose next token is scored, bool `[B, L]`. Neither the last position nor padding predicts anything.
 
