@@ -51,8 +51,10 @@ class CachedTeacher(AskedOnce[Record]):
 
     @property
     def gives_head(self) -> bool:
-        """Whether the rows before a language model's output layer are kept, and say all that its logits do."""
-        return self.live.gives_head and not self.is_sparse
+        """Whether what is kept takes the place of a language model's logits: some classes, or the rows before its
+        output layer, where these say all that its logits do.
+        """
+        return self.is_sparse or self.live.gives_head
 
     def begin_writing(self, *, must_write: bool = False) -> None:
         """Keep answers from now on. must_write: raise StoppedError where the disk does not take them."""
@@ -74,6 +76,8 @@ class CachedTeacher(AskedOnce[Record]):
             self._failed(error)
 
     def _unkept(self, batch: Batch, needs: Needs) -> Signal:
+        if self.is_sparse and needs.head:  # the live teacher may have no head that can be told
+            needs = replace(needs, logits=True, head=False)
         signal = super()._unkept(batch, needs)
         if self.is_sparse and needs == self.needs:  # no example: no class either
             none = torch.zeros(0, 1, device=batch.labels.device)
