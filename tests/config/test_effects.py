@@ -22,15 +22,14 @@ from potstill.commands.check import check_parts
 from potstill.commands.fit import make_trainer
 from potstill.commands.recording import make_loggers
 from potstill.config import mine_schema, schema
-from potstill.config.compose import composed, typed
 from potstill.config.schema import HardwareConfig, TrainConfig
-from potstill.config.validate import validate
 from potstill.errors import UserError
 from potstill.hardware.strategy import make_strategy
 from potstill.models.packing import packs
 from tests.config.fields import OF_EVALUATION, OF_TEXT, fields
 from tests.config.of_audits import OF_AUDITS
 from tests.config.of_mining import OF_MINING
+from tests.config.resolved import resolved
 from tests.config.test_cache_effects import OF_CACHES
 from tests.config.test_embedding_effects import OF_ENCODERS
 
@@ -41,8 +40,7 @@ class Parts:
     """What a config builds, each part when it is asked for."""
 
     def __init__(self, overrides: list[str]) -> None:
-        self.config = typed(composed("train", overrides), TrainConfig)
-        validate(self.config)
+        self.config = resolved(overrides)
         pl.seed_everything(self.config.seed, verbose=False)
 
     @cached_property

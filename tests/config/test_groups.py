@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from pathlib import Path
@@ -26,13 +27,13 @@ from potstill.config.paths import CONF, groups
 from potstill.config.schema import EvaluateConfig, RecipeCommandConfig, TrainConfig
 from potstill.config.text_schema import GenerateConfig
 from potstill.config.text_validate import validate_generation
-from potstill.config.validate import validate
 from potstill.errors import UserError
 from potstill.models.architecture import architecture_of
 from potstill.models.load import load_student, load_teacher
 from potstill.models.task import TASKS
 from potstill.models.tokenizers import load_tokenizer
 from potstill.tracking.logger import finish
+from tests.config.resolved import resolved
 from tests.losses.registry import EMBEDDING_TERMS
 
 PRESETS = [None, *(pytest.param(preset, marks=pytest.mark.thorough) for preset in groups()["debug"])]
@@ -71,15 +72,18 @@ def overrides_for(group: str, option: str, stand_ins: dict[str, str]) -> list[st
         return [f"loss={option}", *overrides_of_terms(terms_of(option), stand_ins)[1:]]
     chosen = [f"{group}={option}"]
     if group == "experiment":
-        config = composed("train", chosen)
-        missing = [key for key in unset(config) if not key.startswith("run.")]
-        return [*chosen, *(f"{key}={fill(key, stand_ins)}" for key in missing)]
+        return [*chosen, *(f"{key}={fill(key, stand_ins)}" for key in left_open(option))]
     config = OmegaConf.load(CONF / group / f"{option}.yaml")
     chosen += [f"{group}.{key}={fill(key, stand_ins)}" for key in unset(config)]
     return [
         *chosen,
         *(["teacher=pretrained", f"teacher.path={stand_ins['model']}"] if option == "teacher_layers" else []),
     ]
+
+
+@functools.cache
+def left_open(experiment: str) -> list[str]:
+    return [key for key in unset(composed("train", [f"experiment={experiment}"])) if not key.startswith("run.")]
 
 
 def overrides_of_terms(terms: list[str], stand_ins: dict[str, str]) -> list[str]:
@@ -106,12 +110,6 @@ def unset(config: Any, prefix: str = "") -> list[str]:
 
 def fill(key: str, stand_ins: dict[str, str]) -> str:
     return MISSING[key.rpartition(".")[2]].format(**stand_ins)
-
-
-def resolved(overrides: list[str]) -> TrainConfig:
-    config = typed(composed("train", overrides), TrainConfig)
-    validate(config)
-    return config
 
 
 @pytest.mark.slow
