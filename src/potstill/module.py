@@ -205,10 +205,6 @@ class DistillationModule(pl.LightningModule):
         self._optimizer_options = options_of(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule}}
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:  # noqa: ARG002
-        """Without Lightning's search for tensors in whatever a batch may be."""
-        return batch.to(device)
-
     def on_fit_start(self) -> None:
         if self.teacher:
             self.teacher.to(self.device)
@@ -316,9 +312,7 @@ class DistillationModule(pl.LightningModule):
         loss, terms = self._loss(step, total_rows)
         if self.note:
             self.note.add(loss)
-        elif self.fault is None and not math.isfinite(
-            loss.item()
-        ):  # as it is where any term is not, of whatever weight
+        elif self.fault is None and not math.isfinite(loss.item()):  # as it is where any term is not, of any weight
             self.fault = loss_fault(self.objective, step, piece)
         self.manual_backward(loss * world_size())  # data-parallel strategies average gradients over ranks
         self.objective.update(step)
