@@ -51,6 +51,9 @@ MISSING = {  # a stand-in for each value that a file leaves to the user, by the 
     "teacher_tap": "classifier",
 }
 
+WRITER = ["teacher.endpoint.base_url=http://x", "teacher.model=x", "teacher.revision='1'"]
+LEFT_TO_THE_USER = {"loop_generated": [f"recipe.round.write.extra={json.dumps(WRITER)}"]}
+
 
 @pytest.fixture(scope="module")
 def stand_ins(saved, tmp_path_factory) -> dict[str, str]:
@@ -246,16 +249,21 @@ def test_every_recipe_is_planned(recipe, preset, tmp_path):
         "logger=none",
         "hardware.num_workers=1",
         *([f"debug_preset={preset}"] if preset else []),
+        *LEFT_TO_THE_USER.get(recipe, []),
     ]
     options = typed(composed("run", [*given, f"run.dir={tmp_path}"]), RecipeCommandConfig)
     stages = plan(options, tmp_path, given)
-    assert [stage.name for stage in stages] == list(options.recipe.stages)
+    parts = options.recipe
+    rounds = [f"{name}_{number + 1}" for number in range(parts.rounds) for name in parts.round]
+    assert [stage.name for stage in stages] == [*parts.stages, *rounds, *parts.last]
     for stage in stages:
         if stage.command == "train":
             config = typed(stage.config, TrainConfig)
             assert (config.seed, config.logger, config.hardware.num_workers) == (3, None, 1)
             assert config.run.dir == str(tmp_path / stage.name)
             assert (config.run.experiment == "debug") == (preset is not None)
+        elif stage.command == "mine":
+            assert typed(stage.config, MineConfig).seed == 3
 
 
 @pytest.mark.parametrize("option", groups()["bar"])
