@@ -120,6 +120,7 @@ class ColumnsConfig:
     negative: str | None = None  # text, or a list of equally many texts
     score: str | None = None  # of a pair: how alike anchor and positive are, on any scale
     weight: str | None = None  # how much an example counts in training, beside the others
+    logprobs: str | None = None  # causal_lm: what the endpoint that wrote the completion says of its tokens, as JSON
     group: str | None = None  # examples of one value stay on one side of the splits that the source lacks
 
 
@@ -234,7 +235,7 @@ class AuditConfig:
 
 @dataclass
 class StageConfig:
-    command: str = MISSING  # train | evaluate
+    command: str = MISSING  # train | generate | evaluate
     overrides: list[str] = field(default_factory=list)  # `{name}` stands for the directory of the earlier stage `name`
     extra: list[str] = field(default_factory=list)  # the user's own, after all others
 
