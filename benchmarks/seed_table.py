@@ -46,9 +46,9 @@ def markdown(evaluations: Sequence[Evaluation], slices: Sequence[str], without: 
     yield line([f"{len(evaluations)} seeds", *columns, *compared])
     yield line(["---"] + ["---:"] * (len(columns) + len(compared)))
     for label in dict.fromkeys(label for seeds in columns.values() for label in seeds[0]):
-        over_seeds = {model: _over_seeds(seeds, label) for model, seeds in columns.items()}
-        differences = [difference(over_seeds["student"], over_seeds["baseline"]) for _ in compared]
-        yield line([label, *map(spread, over_seeds.values()), *differences])
+        found = {model: over_seeds(seeds, label) for model, seeds in columns.items()}
+        differences = [difference(found["student"], found["baseline"]) for _ in compared]
+        yield line([label, *map(spread, found.values()), *differences])
 
 
 def values(
@@ -85,7 +85,7 @@ def _percent(name: str, value: float | None) -> float | None:
     return 100 * value if value is not None and name in SHARES else value
 
 
-def _over_seeds(seeds: Sequence[dict[str, float | None]], label: str) -> NDArray[np.float64]:
+def over_seeds(seeds: Sequence[dict[str, float | None]], label: str) -> NDArray[np.float64]:
     """`[S]`, nan where a seed has no such value."""
     return np.array([seed.get(label) for seed in seeds], dtype=float)
 

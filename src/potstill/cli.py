@@ -41,6 +41,8 @@ COMMANDS = {
     "generate": "a teacher's text to prompts, each paid for once: potstill generate teacher=openai_compatible",
     "audit": "the data before a verdict: test items in train, gaps, a teacher's errors: potstill audit data=...",
     "sweep": "many jobs, as of -m: begun from a file, looked at, gone on with: potstill sweep start FILE",
+    "mine": "where the teacher is right and the student wrong, and what to ask next: potstill mine run=PATH",
+    "gain": "what a round of mining gained and lost, and whether to go on: potstill gain run=PATH before=PATH ...",
     "inspect": "what a config builds: modules, parameters, groups and their options",
 }
 
@@ -251,7 +253,7 @@ def _complete(given: list[str]) -> int:
     if len(words) <= 2 and "query" in given[-1]:
         print(" ".join(command for command in COMMANDS if command.startswith(words[-1])))
         return DONE
-    configured = ("audit", "cache", "compare", "evaluate", "generate", "run")
+    configured = ("audit", "cache", "compare", "evaluate", "gain", "generate", "mine", "run")
     command = words[1] if len(words) > 1 and words[1] in configured else "train"
     os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
     return _launch(command, given)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -32,10 +33,18 @@ from potstill.models.output_layer import output_layer
 from potstill.models.packing import packs
 from potstill.models.task import Task
 from potstill.objective import Objective, Step
-from potstill.optimisation import clip_grad_norm, options_of, own_part, parameter_groups, set_options
+from potstill.optimisation import (
+    clip_grad_norm,
+    options_of,
+    own_part,
+    parameter_groups,
+    parameters_of,
+    set_options,
+)
 from potstill.randomness import seed_step
 from potstill.retrieval import ValidationTexts
 from potstill.signals.protocol import Needs, Signal, SignalSource
+from potstill.step_metrics import StepMetrics
 from potstill.term_gradients import TermGradients
 
 log = logging.getLogger(__name__)
@@ -92,6 +101,7 @@ class DistillationModule(pl.LightningModule):
         self.asked = {"stop": False, "save": False}  # on this rank, by a callback
         self.agreed = dict(self.asked)  # asked on any rank before the last step
         self.is_logged = True  # the step that runs: others pay for no metric
+        self.metrics = StepMetrics()  # of the step that runs; callbacks add theirs
         self.local_rows: dict[str, int] = {}  # of the last batch, this rank's share
         self.measures_terms = False  # at the next step, each term's gradient; set by a callback, alike on every rank
         self.term_gradients: TermGradients | None = None
@@ -156,7 +166,11 @@ class DistillationModule(pl.LightningModule):
             self.term_gradients = None
         self._update()
         if self.is_logged:
-            self._log(with_means(add_over_ranks(report)), changing)
+            self._report(with_means(add_over_ranks(report)), changing)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
+        """After the callbacks' own."""
+        self.metrics.log(self.trainer)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         for piece in self._pieces(batch):
@@ -190,6 +204,10 @@ class DistillationModule(pl.LightningModule):
         self._optimizer_options = options_of(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule}}
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:  # noqa: ARG002
+        """From pinned memory without waiting; Lightning waits for whatever is no tensor."""
+        return batch.to(device, non_blocking=device.type == "cuda")
+
     def on_fit_start(self) -> None:
         if self.teacher:
             self.teacher.to(self.device)
@@ -210,11 +228,11 @@ class DistillationModule(pl.LightningModule):
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
             scaler.unscale_(optimizer)  # Lightning leaves it to fused optimizers, whose step is after the clipping
-        norm = clip_grad_norm(self, self.clip_norm)
+        norm = clip_grad_norm(parameters_of(optimizer), self.clip_norm)
         if self.is_logged:
-            self.log("train/grad_norm", norm)
+            self.metrics.add({"train/grad_norm": norm})
         has_scaler = scaler is not None
-        if self.fault is None and not has_scaler and not torch.isfinite(norm):
+        if self.fault is None and not has_scaler and not math.isfinite(norm.item()):
             self.fault = self._gradient_fault()
         if self.fault is not None:
             self._skip_or_stop(optimizer, has_scaler=has_scaler)
@@ -236,11 +254,11 @@ class DistillationModule(pl.LightningModule):
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning sets it from outside
         return self.measures_terms or step in ends or step % max(every, 1) == 0
 
-    def _log(self, report: dict[str, Tensor], changing: dict[str, Any]) -> None:
-        self.log("train/loss", report.pop("train/loss"), prog_bar=True)
-        self.log_dict(report | {f"train/{name}": value for name, value in changing.items()})
+    def _report(self, report: dict[str, Tensor], changing: dict[str, Any]) -> None:
+        self.metrics.add(report | {f"train/{name}": value for name, value in changing.items()})
         if self.max_skipped:
-            self.log("train/skipped_steps", float(self.num_skipped))
+            self.metrics.add({"train/skipped_steps": float(self.num_skipped)})
+        self.metrics.show(self.trainer)
 
     def _without_gradient(self, batch: Batch) -> list[str]:
         named = {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
@@ -270,8 +288,9 @@ class DistillationModule(pl.LightningModule):
         """Add the piece's share of the gradient; return its share of everything logged."""
         step = self.step_of(piece)
         loss, terms = self._loss(step, total_rows)
-        if self.fault is None and not torch.isfinite(torch.stack([*terms.values()])).all():
-            self.fault = f"{self.objective.find_fault(step)}, in the micro-batch of examples {_some(piece.keys)}"
+        if self.fault is None and not math.isfinite(loss.item()):  # as it is where any term is not, of whatever weight
+            fault = self.objective.find_fault(step) or "the weighted sum of the terms overflows"
+            self.fault = f"{fault}, in the micro-batch of examples {_some(piece.keys)}"
         self.manual_backward(loss * world_size())  # data-parallel strategies average gradients over ranks
         self.objective.update(step)
         if not self.is_logged:
@@ -324,9 +343,7 @@ class DistillationModule(pl.LightningModule):
         optimizer.zero_grad()  # type: ignore[union-attr]
         schedule.step()  # type: ignore[call-arg]
         if self.is_logged:
-            self.log(
-                "train/lr", rate
-            )  # not before the step, whose hook logs too: Lightning drops what came before a hook
+            self.metrics.add({"train/lr": rate})
 
     def _skip_or_stop(self, optimizer: Optimizer, *, has_scaler: bool) -> None:
         """At a fault of which every rank knows: leave the weights as they are, or raise DivergedError."""

@@ -34,6 +34,22 @@ OF_EVALUATION = {
         ("integration/test_verdict.py", "test_an_evaluation_says_no_says_it_again_and_counts_both"),
     ),
     "evaluate.reason": ("commands/test_frozen.py", "test_settings_of_one_sweep_are_not_chosen_between_on_the_test_set"),
+    "evaluate.teacher_path": (
+        "integration/test_answers.py",
+        "test_answers_are_in_the_evaluation_and_in_all_that_is_made_of_it",
+    ),
+    "evaluate.generate.limit": (
+        "commands/test_answers.py",
+        "test_a_limit_takes_the_same_prompts_however_the_file_is_sorted",
+    ),
+    **dict.fromkeys(
+        ["evaluate.generate.answer", "evaluate.generate.form"],
+        ("commands/test_answers.py", "test_answers_are_judged_by_their_number_where_references_mark_one"),
+    ),
+    **dict.fromkeys(
+        ["evaluate.generate.max_new_tokens", "evaluate.generate.batch_size"],
+        ("commands/test_answers.py", "test_all_models_get_the_room_that_the_smallest_has"),
+    ),
     "evaluate.quantised": ("integration/test_verdict.py", "test_the_student_in_eight_bits_is_a_column"),
     **{
         f"evaluate.{name}": ("evaluation/test_gates.py", "test_every_field_of_a_bar_decides_something")

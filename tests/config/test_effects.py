@@ -21,7 +21,7 @@ from potstill.commands.assemble import assemble_models, assemble_objective, asse
 from potstill.commands.check import check_parts
 from potstill.commands.fit import make_trainer
 from potstill.commands.recording import make_loggers
-from potstill.config import schema
+from potstill.config import mine_schema, schema
 from potstill.config.compose import composed, typed
 from potstill.config.schema import HardwareConfig, TrainConfig
 from potstill.config.validate import validate
@@ -30,6 +30,7 @@ from potstill.hardware.strategy import make_strategy
 from potstill.models.packing import packs
 from tests.config.fields import OF_EVALUATION, OF_TEXT, fields
 from tests.config.of_audits import OF_AUDITS
+from tests.config.of_mining import OF_MINING
 from tests.config.test_cache_effects import OF_CACHES
 from tests.config.test_embedding_effects import OF_ENCODERS
 
@@ -254,7 +255,7 @@ ELSEWHERE = {
     "hardware.cpu_offload": ("config/test_effects.py", "test_offloading_reaches_the_shards_and_their_process_group"),
     "hardware.num_nodes": ("config/test_effects.py", "test_nodes_are_counted_by_who_started_them"),
     "hardware.accelerator": ("integration/test_wrong_input.py", "test_further_faults_of_a_training"),
-    **OF_AUDITS,
+    **(OF_AUDITS | OF_MINING),
     "evaluate.run": ("integration/test_wrong_input.py", "test_a_baseline_trained_on_another_split_is_not_compared"),
     "evaluate.baseline": (
         "integration/test_wrong_input.py",
@@ -385,6 +386,7 @@ def test_every_field_has_a_test():
     assert [name for name in fields(TrainConfig) if name not in known] == []
     others = [(schema.EvaluateConfig, "evaluate."), (schema.RecipeCommandConfig, "recipe.")]
     others += [(schema.StageConfig, "stage."), (schema.AuditConfig, "audit.")]
+    others += [(mine_schema.MineConfig, "mine."), (mine_schema.GainConfig, "gain.")]
     found = {name for kind, prefix in others for name in fields(kind, prefix)}
     assert [name for name in found if name not in known] == []
     assert known <= {*fields(TrainConfig), *found}, "a field that is gone"

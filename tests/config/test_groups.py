@@ -21,6 +21,7 @@ from potstill.commands.generation import filters
 from potstill.commands.stages import plan
 from potstill.config.build import build, check_arguments, locate
 from potstill.config.compose import composed, typed
+from potstill.config.mine_schema import MineConfig
 from potstill.config.paths import CONF, groups
 from potstill.config.schema import EvaluateConfig, RecipeCommandConfig, TrainConfig
 from potstill.config.text_schema import GenerateConfig
@@ -40,7 +41,7 @@ OF_GENERATE += [("generation", option) for option in groups()["generation"]]
 CHOICES = [
     (group, option) for group, options in groups().items() for option in options if group not in ("recipe", "bar")
 ]
-IN_TRAIN = [choice for choice in CHOICES if choice not in OF_GENERATE]
+IN_TRAIN = [choice for choice in CHOICES if choice not in OF_GENERATE and choice[0] != "pool"]
 MISSING = {  # a stand-in for each value that a file leaves to the user, by the last part of its key
     "path": "{model}",
     "train": "{data}",
@@ -135,6 +136,15 @@ def test_every_option_of_generate_composes(group, option):
     supplied = {"api", "request_s", "max_connections"} if "base_url" in given else set()
     check_arguments(locate(config.teacher.endpoint, "teacher.endpoint"), given, "teacher.endpoint", supplied)
     assert filters(config)
+
+
+@pytest.mark.parametrize("option", groups()["pool"])
+def test_every_pool_composes_and_takes_its_options(option, stand_ins):
+    missing = [f"pool.{key}={fill(key, stand_ins)}" for key in unset(OmegaConf.load(CONF / "pool" / f"{option}.yaml"))]
+    pool = typed(composed("mine", ["run=x", f"pool={option}", *missing]), MineConfig).pool
+    assert pool
+    given = {name: value for name, value in pool.items() if name != "_target_"}
+    check_arguments(locate(pool, "pool"), given, "pool")
 
 
 @pytest.mark.parametrize(

@@ -27,10 +27,10 @@ def models_under_test(
     config: TrainConfig, runs: dict[str, Path], source: Source, options: EvaluateConfig
 ) -> dict[str, ModelUnderTest]:
     """In the order of the columns. Everything is loaded, and refused, before the test set is opened."""
-    models = _teachers(config, source)
+    models = _teachers(config, source, options.teacher_path)
     for key, run in runs.items():
         student = load_exported(run / "student", source.task)
-        models["student" if key == "run" else key] = _under_test(student, config, source, key, str(run / "student"))
+        models["student" if key == "run" else key] = under_test(student, config, source, key, str(run / "student"))
     if options.quantised:
         student = models["student"]
         model = quantised(student.model)
@@ -52,17 +52,28 @@ def _other(name: str, path: str, config: TrainConfig, source: Source) -> ModelUn
     if source.tokenizer is not None:
         check_same(source.tokenizer, options)
     model = load_teacher(options, source.task, tokenizer=source.tokenizer, who=key)
-    return _under_test(model, config, source, key, place)
+    return under_test(model, config, source, key, place)
 
 
-def _teachers(config: TrainConfig, source: Source) -> dict[str, ModelUnderTest]:
-    """The teacher. Of several, what they say together, `teacher`, and each alone, `teacher/<name>`."""
+def _teachers(config: TrainConfig, source: Source, path: str | None) -> dict[str, ModelUnderTest]:
+    """The teacher. Of several, what they say together, `teacher`, and each alone, `teacher/<name>`.
+
+    path: where the run has none, because it was trained on labels or on a teacher's text.
+    """
+    if path is not None:
+        if config.teacher.models:
+            problem = "is a second teacher: the run was trained with one, which is evaluated anyway."
+            raise UserError("teacher_path", path, problem, f"Leave it out, or name it: +models.other={path}")
+        if source.tokenizer is not None:
+            check_same(source.tokenizer, TeacherConfig(path=path))
+        model = load_teacher(TeacherConfig(path=path), source.task, tokenizer=source.tokenizer, who="teacher_path")
+        return {"teacher": under_test(model, config, source, "teacher_path", path)}
     check_tokenizers(config, source)
     tested = {}
     for key, options in config.teacher.models.items():
         if options.path:
             model = load_teacher(options, source.task, tokenizer=source.tokenizer, who=key)
-            tested[key] = _under_test(model, config, source, f"{key}.path", options.path)
+            tested[key] = under_test(model, config, source, f"{key}.path", options.path)
     if not config.teacher.members:
         return tested
     sources = {key: LiveTeacher(each.model, source.task, each.label_order) for key, each in tested.items()}  # type: ignore[arg-type]
@@ -73,7 +84,7 @@ def _teachers(config: TrainConfig, source: Source) -> dict[str, ModelUnderTest]:
     return {"teacher": ModelUnderTest(together.model, source=together), **alone}
 
 
-def _under_test(model: PreTrainedModel, config: TrainConfig, source: Source, key: str, path: str) -> ModelUnderTest:
+def under_test(model: PreTrainedModel, config: TrainConfig, source: Source, key: str, path: str) -> ModelUnderTest:
     """The model where the student was trained, its columns matched to the data's labels."""
     order = None if source.label_names is None else label_order(model.config, source.label_names, key)
     accelerator = torch.accelerator.current_accelerator() if config.hardware.accelerator != "cpu" else None

@@ -12,7 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from potstill.config import schema, text_schema
+from potstill.config import mine_schema, schema, text_schema
 from potstill.config.explain import REFUSALS, explain, explain_value
 from potstill.config.paths import CONF
 
@@ -26,6 +26,8 @@ SCHEMAS = {
     "compare": schema.CompareConfig,
     "generate": text_schema.GenerateConfig,
     "audit": schema.AuditConfig,
+    "mine": mine_schema.MineConfig,
+    "gain": mine_schema.GainConfig,
 }
 
 for _command, _schema in SCHEMAS.items():

@@ -196,11 +196,28 @@ class TrainConfig:
 
 
 @dataclass
+class AnswersConfig:
+    """What causal language models write to the test set's prompts; of data with prompts and completions."""
+
+    limit: int | None = 200  # prompts, the first by the hash of their content; null: all; 0: nothing is written
+    max_new_tokens: int = 256
+    batch_size: int = 16  # prompts at a time
+    answer: str | None = None  # number | text | none: judged by; null: number where every reference has a ####
+    form: str | None = (
+        None  # regular expression of a well-formed answer; null: #### and a number, where it is judged so
+    )
+
+
+@dataclass
 class EvaluateConfig:
     run: str = MISSING  # directory of a training run, or of a recipe's run
     baseline: str | None = None  # directory of the run trained without the teacher; a recipe's run knows its own
     output: str = MISSING  # where evaluation.json is written
     bar: BarConfig = field(default_factory=BarConfig)
+    teacher_path: str | None = (
+        None  # hub name or directory: the teacher of a student that was trained without its weights
+    )
+    generate: AnswersConfig = field(default_factory=AnswersConfig)
     quantised: bool = False  # the student in 8 bits as one more column
     models: dict[str, str] = field(default_factory=dict)  # further columns: name -> hub name, directory or run
     seeds: list[str] = field(default_factory=list)  # runs, evaluated before, that differ in their seed alone

@@ -55,6 +55,8 @@ class Batch:
         return self._mapped(lambda value: value.pin_memory())
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        if self.labels.device == torch.device(device):
+            return self
         return self._mapped(lambda value: value.to(device, non_blocking=non_blocking))
 
     def _mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:

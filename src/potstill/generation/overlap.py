@@ -23,9 +23,9 @@ def text_hash(text: str) -> str:
     return content_hash(" ".join(re.findall(r"\w+", text.casefold())))
 
 
-def read_manifest(path: str) -> set[str]:
-    """Raises UserError where there is no such file, or a line of it is no hash."""
-    key, file = "generation.test_manifest", Path(path).expanduser()
+def read_manifest(path: str, key: str = "generation.test_manifest") -> set[str]:
+    """Raises UserError under `key` where there is no such file, or a line of it is no hash."""
+    file = Path(path).expanduser()
     if not file.is_file():
         fix = "Write one: python -m potstill.generation.overlap FILE COLUMN > test_manifest.txt"
         raise UserError(key, path, f"no such file: {file.absolute()}", fix)

@@ -35,7 +35,7 @@ class LiveTeacher:
         """What `needs` asks of the model on `batch`, which lies on the model's device."""
         if not needs:
             return Signal()
-        self.model.eval()
+        self._stay_in_eval()
         # no_grad, not inference_mode: a student's graph may save these tensors for its backward
         with torch.no_grad(), torch.autocast(batch.labels.device.type, enabled=False):
             output = forward(self.model, batch, self.task, needs)
@@ -48,7 +48,7 @@ class LiveTeacher:
 
     def below_head(self, batch: Batch, needs: Needs) -> tuple[Tensor, Signal]:
         """What the head of a language model would get, `[N, D]`, in place of the logits in `needs`, and the rest."""
-        self.model.eval()
+        self._stay_in_eval()
         with torch.no_grad(), torch.autocast(batch.labels.device.type, enabled=False):
             output = forward(self.model, batch, self.task, replace(needs, logits=False, head=True))
         assert output.before_head is not None
@@ -68,6 +68,11 @@ class LiveTeacher:
     def to(self, device: torch.device) -> LiveTeacher:
         self.model.to(device)  # type: ignore[arg-type]
         return self
+
+    def _stay_in_eval(self) -> None:
+        """Whoever has switched it; looked at first, since switching walks through the whole model."""
+        if self.model.training:
+            self.model.eval()
 
     def _ordered(self, logits: Tensor | None) -> Tensor | None:
         if logits is None or self._label_order is None:
