@@ -120,6 +120,7 @@ class ColumnsConfig:
     negative: str | None = None  # text, or a list of equally many texts
     score: str | None = None  # of a pair: how alike anchor and positive are, on any scale
     weight: str | None = None  # how much an example counts in training, beside the others
+    logprobs: str | None = None  # causal_lm: what the endpoint that wrote the completion says of its tokens, as JSON
     group: str | None = None  # examples of one value stay on one side of the splits that the source lacks
 
 

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from potstill.data.batch import IGNORE, Batch
 from potstill.data.batches import BatchView, GlobalBatches, PairView
-from potstill.data.columns import WEIGHT, slice_column
+from potstill.data.columns import LOGPROBS, WEIGHT, slice_column
 from potstill.data.content import content_hash
 from potstill.data.encoders import Encoder
 from potstill.data.manifest import manifest_of_items
@@ -213,9 +213,11 @@ def _unchanged(batch: Any) -> Any:
 
 
 def _hashes(examples: Mapping[str, Dataset]) -> dict[str, str]:
-    """One hash a split, of what each example holds, its label, its slices and, where it has one, its weight."""
+    """One hash a split, of what each example holds, its label, its slices and what else it is trained with."""
     return {
-        split: content_hash(*_facts(table), *([table[WEIGHT][:]] if WEIGHT in table.column_names else []))
+        split: content_hash(
+            *_facts(table), *(table[name][:] for name in (WEIGHT, LOGPROBS) if name in table.column_names)
+        )
         for split, table in examples.items()
     }
 
