@@ -266,10 +266,6 @@ ELSEWHERE = {
         ("integration/test_recipe.py", "test_a_recipe_repeats_only_what_has_changed"),
     ),
     **dict.fromkeys(
-        ["recipe.recipe.rounds", "recipe.recipe.round", "recipe.recipe.last"],
-        ("mining/test_mine.py", "test_a_loop_goes_round_until_a_gain_says_stop_and_is_taken_up_again"),
-    ),
-    **dict.fromkeys(
         ["recipe.seed", "recipe.logger", "recipe.debug_preset", *RECIPE_HARDWARE],
         ("config/test_groups.py", "test_every_recipe_is_planned"),
     ),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from potstill.commands.evaluate import find_runs
 from potstill.generation.overlap import text_hash
 from tests.conftest import Outcome
 from tests.generation.servers import endpoint, overrides
@@ -201,6 +202,7 @@ def test_a_loop_goes_round_until_a_gain_says_stop_and_is_taken_up_again(made, po
     right = {name: model["overall"]["accuracy"] for name, model in evaluation["models"].items()}
     assert right["student"] > right["first"] + 0.15
     assert len(Path("evaluations.jsonl").read_text().splitlines()) == 1, "the test set is opened once, at the end"
+    assert find_runs(Path("loop"), None) == {"run": Path("loop/student_1")}
     assert ran(potstill(*loop)) == []
     Path("loop/gain_1/gain.json").unlink()
     assert ran(potstill(*loop)) == ["gain_1"]
