@@ -8,6 +8,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from potstill.commands.cache import check_cache
 from potstill.config.compose import SCHEMAS, composed, typed
 from potstill.config.schema import RecipeCommandConfig, StageConfig
 from potstill.config.validate import validate
@@ -15,9 +16,17 @@ from potstill.errors import UserError, nearest_hint
 from potstill.fingerprint import fingerprint
 
 # What of the recipe's own command line each command understands.
-SHARED = {"train": ("seed", "hardware", "logger", "debug_preset"), "evaluate": ("logger", "bar_preset")}
+SHARED = {
+    "train": ("seed", "hardware", "logger", "debug_preset"),
+    "cache": ("seed", "hardware", "debug_preset"),
+    "evaluate": ("logger", "bar_preset"),
+}
 # What of a config says where things go, and not what they are.
-UNDECISIVE = {"train": ("run", "logger"), "evaluate": ("output", "logger", "ledger", "mixes")}
+UNDECISIVE = {
+    "train": ("run", "logger"),
+    "cache": ("run", "logger", "callbacks", "optim"),
+    "evaluate": ("output", "logger", "ledger", "mixes"),
+}
 
 
 @dataclass
@@ -37,6 +46,11 @@ class Stage:
         if "teacher" in decides:
             decides["teacher"]["cache"]["dir"] = None  # it grows with every stage, and moves what is paid only
         return fingerprint({"command": self.command, **decides}, self.directory)
+
+    @property
+    def grows(self) -> bool:
+        """Whether what an earlier start left is of use under any fingerprint: signals are found by content."""
+        return self.command == "cache"
 
 
 def plan(options: RecipeCommandConfig, run_dir: Path, given: Sequence[str]) -> list[Stage]:
@@ -64,6 +78,8 @@ def _plan_stage(
         raise UserError(f"{key}.overrides", stage.overrides, problem, nearest_hint(str(error), directories)) from error
     shared = [text for text in given if text.lstrip("+~").partition("=")[0].split(".")[0] in SHARED[stage.command]]
     shared = [text.replace("_preset=", "=") for text in shared]
+    if stage.command == "cache":  # a place that the stage or the user chooses comes later, and wins
+        return _cache_stage(name, [f"teacher.cache.dir={run_dir / name}", *own, *shared, *stage.extra], run_dir)
     trains = [f"run.dir={run_dir / name}", f"run.name={run_dir.name}-{name}"]
     place = trains if stage.command == "train" else [f"output={run_dir}"]
     overrides = [*own, *shared, *stage.extra, *place]
@@ -72,3 +88,10 @@ def _plan_stage(
         validate(typed(config, SCHEMAS["train"]))
         return Stage(name, "train", overrides, config, run_dir / name, run_dir / name / "student")
     return Stage(name, "evaluate", overrides, config, run_dir / name, run_dir / "evaluation.json")
+
+
+def _cache_stage(name: str, overrides: list[str], run_dir: Path) -> Stage:
+    config = composed("cache", overrides)
+    options = typed(config, SCHEMAS["cache"])
+    check_cache(options)
+    return Stage(name, "cache", overrides, config, run_dir / name, Path(options.teacher.cache.dir))
