@@ -127,7 +127,7 @@ def read(directory: Path) -> Evaluation:
     return evaluation
 
 
-def check(evaluations: Sequence[Evaluation], slices: Sequence[str], against: str | None) -> None:
+def check(evaluations: Sequence[Evaluation], slices: Sequence[str], against: str | None = None) -> None:
     """Leave with a message where the runs cannot be put into one table."""
     first = evaluations[0]
     for key in ("schema_version", "task", "metric"):

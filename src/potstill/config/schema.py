@@ -252,7 +252,7 @@ class AuditConfig:
 
 @dataclass
 class StageConfig:
-    command: str = MISSING  # train | evaluate | mine | gain | generate
+    command: str = MISSING  # train | cache | evaluate | mine | gain | generate
     overrides: list[str] = field(default_factory=list)  # `{name}` stands for the directory of the earlier stage `name`
     extra: list[str] = field(default_factory=list)  # the user's own, after all others
 
