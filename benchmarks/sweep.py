@@ -55,7 +55,7 @@ class Size:
     rounds: int
 
 
-SIZES = {"smoke": Size(32, 16, 16, 2), "cpu": Size(192, 64, 128, 3), "gpu": Size(768, 2048, 128, 3)}
+SIZES = {"smoke": Size(32, 16, 16, 2), "cpu": Size(192, 64, 128, 2), "gpu": Size(768, 2048, 128, 3)}
 WAYS = ("live", "cached", "packed")
 BATCH, LABELS, VOCABULARY = 16, 20, 2000
 
