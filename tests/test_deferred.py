@@ -13,8 +13,11 @@ import torch
 
 from potstill.data.batch import Batch
 from potstill.errors import DivergedError
+from potstill.models.task import TASKS
+from potstill.signals.live import LiveTeacher
 from potstill.tracking.checkpoints import LastCheckpoint
-from tests.integration.distil import batch, distillation, fit
+from tests.integration.distil import batch, distillation, fit, model
+from tests.test_module import Spoilt
 
 TASK, BAD = "image_classification", 5  # the example
 FUSED = functools.partial(torch.optim.AdamW, lr=0.01, fused=True)
@@ -64,6 +67,13 @@ def test_a_late_fault_leaves_the_last_good_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match="After 3 optimizer steps"):
         fit(deferring(), batches(6, bad=3), log_every_n_steps=50, callbacks=[last], enable_checkpointing=True)
     assert torch.load(last.path, weights_only=True)["global_step"] == 2
+
+
+def test_a_fault_that_does_not_come_again_is_blamed_on_nothing() -> None:
+    # prepared with two calls; second step, piece two
+    teacher = Spoilt(LiveTeacher(model(TASK), TASKS[TASK], None), call=2 + 4 + 2)
+    with pytest.raises(DivergedError, match="After 1 optimizer steps a loss or gradient was not finite, and is now"):
+        fit(deferring(teacher=teacher), batches(4, None), log_every_n_steps=50)
 
 
 def test_training_without_a_fault_is_the_same_whenever_it_is_looked_for() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from potstill.data.batch import Batch
 from potstill.distributed import max_in_place
 
-MOST_UNREAD = 50  # steps whose batches are kept until the note is read
+MOST_UNREAD = 20  # steps whose batches are kept, on the host, until the note is read
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,13 @@ class Taken:
     number: int
     pieces: list[Batch]
     total_rows: dict[str, int]
+
+    def to(self, device: torch.device) -> Taken:
+        return replace(self, pieces=[piece.to(device) for piece in self.pieces])
+
+    @property
+    def on_host(self) -> Taken:
+        return replace(self, pieces=[piece.on_host for piece in self.pieces])
 
 
 class Note:
@@ -50,7 +57,7 @@ class Note:
 
     def end_step(self, step: Taken) -> None:
         self.num_good += 1 - self.is_bad
-        self.unread.append(step)
+        self.unread.append(step.on_host)
 
     def read(self) -> Taken | None:
         """The first step that was not finite. Waits for the device."""

@@ -312,7 +312,7 @@ class DistillationModule(pl.LightningModule):
         loss, terms = self._loss(step, total_rows)
         if self.note:
             self.note.add(loss)
-        elif self.fault is None and not math.isfinite(loss.item()):  # as it is where any term is not, of any weight
+        elif not (self.fault or math.isfinite(loss.item())):  # any term that is not makes it so, of whatever weight
             self.fault = loss_fault(self.objective, step, piece)
         self.manual_backward(loss * world_size())  # data-parallel strategies average gradients over ranks
         self.objective.update(step)
@@ -356,13 +356,14 @@ class DistillationModule(pl.LightningModule):
         """Where a step was not finite, compute it again, looking at everything, and raise DivergedError."""
         if self.note is None or (bad := self.note.read()) is None:
             return
-        self.note, self.taken, self.is_logged = None, bad, False
+        self.note, self.taken, self.is_logged = None, bad.to(self.device), False
         self.optimizers().zero_grad()  # type: ignore[union-attr]
         seed_step(self.seed, bad.number, rank())
         self.objective.begin_step(bad.number, self.num_steps)
-        self._backward_of(bad)
+        self._backward_of(self.taken)
         self._share_fault()
-        fault = self.fault or gradient_fault(self)
+        is_finite = math.isfinite(clip_grad_norm(self.parameters(), None).item())
+        fault = self.fault or ("a loss or gradient was not finite, and is now" if is_finite else gradient_fault(self))
         raise DivergedError(f"After {bad.number} optimizer steps {fault}", is_late=True)
 
     def _skip_or_stop(self, optimizer: Optimizer, *, has_scaler: bool) -> None:
