@@ -259,14 +259,14 @@ class Objective(nn.Module):
             options=options,
         )
 
-    def refuse_sparse(self, key: str, value: str) -> None:
+    def refuse_sparse(self, key: str, value: str, fix: str) -> None:
         """Raises UserError under `key` where a term needs the logits of all classes, and only some are kept."""
         for name, term in self._terms.items():
             if _asks(term, "teacher_logits") and not _asks(term, "teacher_sparse"):
                 problem = (
-                    f"keeps some classes only, and loss.term.{name} ({type(term).__name__}) needs the logits of all."
+                    f"knows some classes only, and loss.term.{name} ({type(term).__name__}) needs the logits of all."
                 )
-                raise UserError(key, value, problem, f"Keep all of the signal: {key}=exact")
+                raise UserError(key, value, problem, fix)
 
     def refuse_absent(self, output: Needs, task: str) -> None:
         """Raises UserError where a term asks for logits or embeddings, and `output` of the task's models has none."""

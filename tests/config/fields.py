@@ -19,6 +19,7 @@ def fields(kind: Any, prefix: str = "") -> Iterator[str]:
 
 
 OF_TEXT = {
+    "data.columns.logprobs": ("data/test_token_logprobs.py", "test_a_student_of_logprobs_gets_what_its_teacher_gave"),
     "data.columns.weight": ("data/test_weights.py", "test_weights_of_the_training_examples_are_in_their_batches"),
     "data.balance_by": (
         "data/test_generated.py",

@@ -317,12 +317,12 @@ def run_incident(incident: Incident, directory: Path, strategy: str = "auto", nu
 
 def answers() -> dict[str, Any]:
     """To the questions that ranks ask each other."""
-    number, device = rank(), torch.device("cpu")
+    number = rank()
     added = add_over_ranks({"a": torch.tensor(1.5 + number), "b": torch.tensor(float(number))})
     return {
         "world_size": world_size(),
-        "sum": sum_over_ranks({"labelled": 1 + number, "scored": 10 * number}, device),
-        "max": max_over_ranks(5 - 3 * number, device),
+        "sum": sum_over_ranks({"labelled": 1 + number, "scored": 10 * number}),
+        "max": max_over_ranks(5 - 3 * number),
         "added": {name: float(value) for name, value in added.items()},
         "first": first_of_ranks("of rank 1" if number == 1 else None),
         "none": first_of_ranks(None),

@@ -209,5 +209,5 @@ def test_an_unknown_mode_is_refused_with_the_nearest() -> None:
 @pytest.mark.parametrize("name", [name for name in TEACHER_LOGIT_TERMS if name not in SPARSE_TERMS])
 def test_a_term_that_needs_all_classes_is_named_before_anything_is_loaded(name: str) -> None:
     with pytest.raises(UserError, match=rf"loss\.term\.{name} ") as caught:
-        Objective({name: make_term(name)}).refuse_sparse("teacher.cache.form", "top_k")
+        Objective({name: make_term(name)}).refuse_sparse("teacher.cache.form", "top_k", "Keep all.")
     assert caught.value.key == "teacher.cache.form"

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from potstill.commands.caching import cached_teacher
 from potstill.commands.first_batch import check_teacher
 from potstill.commands.preflight import num_workers
+from potstill.commands.recorded import check_recorded, recorded_teacher
 from potstill.commands.several import refuse_taps, several
 from potstill.commands.shared import Source, shared_memory, shared_source, shared_teacher
 from potstill.config.build import build
@@ -63,8 +64,10 @@ def assemble_objective(config: TrainConfig) -> Objective:
     weighing = {"data.columns.weight": config.data.columns.weight, "data.balance_by": config.data.balance_by}
     refuse_weights(objective.terms.values(), weighing)  # type: ignore[arg-type]
     if config.teacher.cache.dir and config.teacher.cache.form != "exact":
-        objective.refuse_sparse("teacher.cache.form", config.teacher.cache.form)
-    if objective.is_taught and not config.teacher.models:
+        fix = "Keep all of the signal: teacher.cache.form=exact"
+        objective.refuse_sparse("teacher.cache.form", config.teacher.cache.form, fix)
+    check_recorded(config, objective)
+    if objective.is_taught and not (config.teacher.models or config.data.columns.logprobs):
         names = ", ".join(config.loss.term)
         problem = f"is no teacher, but the loss ({names}) needs its signal."
         fix = "Set teacher=pretrained teacher.path=DIRECTORY, or train without one: loss=ce"
@@ -103,7 +106,8 @@ def _read(config: TrainConfig, *, labelled_only: bool) -> Source:
 def assemble_models(config: TrainConfig, source: Source, objective: Objective) -> Models:
     """Student and, where it is needed, teacher; both checked against the data, each other and the taps."""
     teacher = None
-    if objective.is_taught or config.student.init == "teacher_layers":
+    is_here = objective.is_taught and config.data.columns.logprobs is None
+    if is_here or config.student.init == "teacher_layers":
         teacher = shared_teacher(config, source, lambda: _load_teacher(config, source))
     student = load_student(
         config.student,
@@ -121,8 +125,10 @@ def assemble_models(config: TrainConfig, source: Source, objective: Objective) -
         set_packing(student, config.hardware.packing if can_pack else "off", "student")
     locate(objective, student, teacher)
     _check_taps(objective, student, teacher)
-    if teacher is None or not objective.is_taught:
+    if not objective.is_taught:
         return Models(student, None)
+    if teacher is None:
+        return Models(student, recorded_teacher(source))
     return Models(student, signal_source(config, source, teacher, objective))
 
 

@@ -31,23 +31,35 @@ def main(config: DictConfig) -> int:
     """The exit code of the last stage's verdict, also where that stage was skipped; 0 where it gives none."""
     job = HydraConfig.get()
     options, run_dir = typed(config, RecipeCommandConfig), Path(job.runtime.output_dir)
-    stages = plan(options, run_dir, list(job.overrides.task))
+    given = list(job.overrides.task)
+    stages = plan(options, run_dir, given)
     records = _read_records(run_dir)
 
     def keep() -> None:
         write_json(run_dir / "manifest.json", {"schema_version": 1, "stages": records})
 
-    for stage in stages:
+    done = 0
+    while done < len(stages):
+        stage = stages[done]
         try:
             _finish(stage, records, keep)
         except (Exception, KeyboardInterrupt):
-            again = shlex.join(["potstill", "run", *_with_directory(job.overrides.task, run_dir)])
+            again = shlex.join(["potstill", "run", *_with_directory(given, run_dir)])
             log.error(
                 "\nStage '%s' did not finish. The stages before it are kept; go on with:\n  %s", stage.name, again
             )
             raise
+        done += 1
+        if reason := _enough(stage):
+            log.info("Round %d is the last: %s.", stage.round, reason)
+            stages = plan(options, run_dir, given, num_rounds=stage.round)
     log.info("Run directory: %s", run_dir)
     return _exit_code(stages[-1]) if stages else DONE
+
+
+def _enough(stage: Stage) -> str | None:
+    """Why no round should follow, where the stage was asked that; also of one that was skipped."""
+    return json.loads(stage.output.read_text(encoding="utf-8"))["stop"] if stage.command == "gain" else None
 
 
 def _exit_code(last: Stage) -> int:

@@ -120,6 +120,7 @@ class ColumnsConfig:
     negative: str | None = None  # text, or a list of equally many texts
     score: str | None = None  # of a pair: how alike anchor and positive are, on any scale
     weight: str | None = None  # how much an example counts in training, beside the others
+    logprobs: str | None = None  # causal_lm: what the endpoint that wrote the completion says of its tokens, as JSON
     group: str | None = None  # examples of one value stay on one side of the splits that the source lacks
 
 
@@ -251,7 +252,7 @@ class AuditConfig:
 
 @dataclass
 class StageConfig:
-    command: str = MISSING  # train | cache | evaluate
+    command: str = MISSING  # train | cache | evaluate | mine | gain | generate
     overrides: list[str] = field(default_factory=list)  # `{name}` stands for the directory of the earlier stage `name`
     extra: list[str] = field(default_factory=list)  # the user's own, after all others
 
@@ -259,6 +260,11 @@ class StageConfig:
 @dataclass
 class RecipeConfig:
     stages: dict[str, StageConfig] = field(default_factory=dict)
+    rounds: int = 0  # how often the stages of `round` are done, at most: a gain may say that it is enough
+    # In overrides, `{name}` is the latest stage of that name, `{name_before}` the one before it, `{name_first}` the
+    # first, and `{name_all}` a list of all.
+    round: dict[str, StageConfig] = field(default_factory=dict)
+    last: dict[str, StageConfig] = field(default_factory=dict)  # after the last round
 
 
 @dataclass

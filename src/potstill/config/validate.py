@@ -148,6 +148,9 @@ def _embedding(config: TrainConfig) -> None:
         if (value := _value(config, key)) and data.task == "embedding":
             problem = "has no effect with data.task=embedding, whose losses compare texts with each other."
             raise UserError(key, value, problem, f"Leave it out: {key}=null")
+    if data.columns.logprobs and data.task != "causal_lm":
+        problem = f"has no effect with data.task={data.task}: it is of the tokens of a text."
+        raise UserError("data.columns.logprobs", data.columns.logprobs, problem, "Set data.columns.logprobs=null")
     if data.pair_by_label and not (data.columns.text and data.columns.label):
         problem = "pairs single texts by their label, so it reads a column of each."
         raise UserError("data.pair_by_label", True, problem, "Set data.columns.text=COLUMN data.columns.label=COLUMN")

@@ -18,7 +18,7 @@ REQUIRED = {  # alternatives per task: exactly one must be given
     "causal_lm": [("text",), ("prompt", "completion"), ("messages",)],
     "embedding": [("text",), ("anchor", "positive")],
 }
-WEIGHT, GROUP = "weight", "group"
+WEIGHT, GROUP, LOGPROBS = "weight", "group", "logprobs"
 OPTIONAL = {"text_classification": ("text_pair",), "embedding": ("negative",)}
 STRINGS = ("text", "text_pair", "prompt", "completion", "anchor", "positive", "negative")
 
@@ -35,8 +35,9 @@ def check_columns(config: Any, splits: Mapping[Any, Dataset]) -> None:
         columns |= _embedding_columns(config.columns)
     if config.columns.group:
         columns |= {GROUP: config.columns.group}
-    if config.columns.weight and "train" in splits:
-        _check_present("data.columns.weight", config.columns.weight, "train", splits["train"])
+    for name in (WEIGHT, LOGPROBS):
+        if (column := getattr(config.columns, name)) and "train" in splits:
+            _check_present(f"data.columns.{name}", column, "train", splits["train"])
     for split, table in splits.items():
         if not len(table):
             raise UserError("data.source", split, f"the {split} split has no examples.", "Check the file or hub name.")
@@ -68,6 +69,7 @@ def tidy(table: Dataset, config: Any, split: str, label_names: list[str] | None)
     label: `IGNORE` where there is none; the score of a pair that has one, else of a pair a number that its anchor
     decides. content: hash of the inputs alone, so that one text under two labels is one content. group: hash of the
     column of that name or, of pairs, of the anchor. weight: where the config names a column; 1 where a split has none.
+    logprobs: likewise; null where a split has none.
     Raises UserError for an input that is null or no text, and for a label that is not among the names.
     """
     columns = input_columns(config)
@@ -77,6 +79,8 @@ def tidy(table: Dataset, config: Any, split: str, label_names: list[str] | None)
         features[GROUP] = Value("string")
     if config.columns.weight:
         features[WEIGHT] = Value("float32")
+    if config.columns.logprobs:
+        features[LOGPROBS] = Value("string")
     features.update({slice_column(name): Value("string") for name in config.slices})
     label = config.columns.label if label_names else None
     options = {
@@ -86,6 +90,7 @@ def tidy(table: Dataset, config: Any, split: str, label_names: list[str] | None)
         "score": score,
         "group": group,
         "weight": config.columns.weight,
+        "logprobs": config.columns.logprobs,
         "slices": {name: table.features[name] for name in config.slices},
     }
     facts = table.map(
@@ -123,6 +128,7 @@ def _facts(
     score: str | None,
     group: str | None,
     weight: str | None,
+    logprobs: str | None,
     slices: dict[str, Any],
 ) -> dict[str, list[Any]]:
     for name, column in columns.items():
@@ -139,6 +145,8 @@ def _facts(
     if weight:
         given = rows.get(weight, [1.0] * len(indices))
         facts[WEIGHT] = _numbers("weight", weight, given, indices, split, least=0.0)
+    if logprobs:
+        facts[LOGPROBS] = rows.get(logprobs, [None] * len(indices))
     for name, feature in slices.items():
         facts[slice_column(name)] = [spell(value, feature) or "(none)" for value in rows[name]]
     return facts

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
 
 from potstill.data.batch import IGNORE, Batch
 from potstill.data.batches import BatchView, GlobalBatches, PairView
-from potstill.data.columns import WEIGHT, slice_column
+from potstill.data.columns import LOGPROBS, WEIGHT, slice_column
 from potstill.data.content import content_hash
 from potstill.data.encoders import Encoder
 from potstill.data.manifest import manifest_of_items
@@ -93,6 +94,10 @@ class DataModule(pl.LightningDataModule):
 
     def num_examples(self, split: str) -> int:
         return len(self.examples[split])
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:  # noqa: ARG002
+        """Without Lightning's search for tensors in whatever a batch may be."""
+        return batch.to(device)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Its state, kept in every checkpoint, is the number of batches trained on."""
@@ -208,9 +213,11 @@ def _unchanged(batch: Any) -> Any:
 
 
 def _hashes(examples: Mapping[str, Dataset]) -> dict[str, str]:
-    """One hash a split, of what each example holds, its label, its slices and, where it has one, its weight."""
+    """One hash a split, of what each example holds, its label, its slices and what else it is trained with."""
     return {
-        split: content_hash(*_facts(table), *([table[WEIGHT][:]] if WEIGHT in table.column_names else []))
+        split: content_hash(
+            *_facts(table), *(table[name][:] for name in (WEIGHT, LOGPROBS) if name in table.column_names)
+        )
         for split, table in examples.items()
     }
 

@@ -184,11 +184,11 @@ def rows_of_examples(task: Task, batch: Batch, part: str) -> list[int]:
     """How many rows of a part each example of the batch has."""
     num_examples = len(batch)
     if part.startswith(TAP):
-        lengths = task.lengths(batch)
+        lengths = task.lengths(batch.on_host)
         return [1] * num_examples if lengths is None else lengths.view(num_examples, -1).sum(dim=1).tolist()
     if part == "embeddings":
         return [batch.inputs["input_ids"].shape[1]] * num_examples
-    rows = task.scored_rows(batch)
+    rows = task.scored_rows(batch.on_host)
     if rows is None:
         return [1] * num_examples
     return torch.bincount(rows // batch.labels.shape[1], minlength=num_examples).tolist()
