@@ -14,7 +14,6 @@ what peers are installed (the extra `parity`).
 from __future__ import annotations
 
 import functools
-import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -196,7 +195,7 @@ def measure_suite(suite: str, only: tuple[str, ...] = ("",)) -> Report:
     shapes = {"smoke": SMOKE_SHAPES, "cpu": CPU_SHAPES, "gpu": GPU_SHAPES}[suite]
     dtypes = {"gpu": (torch.bfloat16,), "smoke": (torch.float32,)}.get(suite, (torch.float32, torch.bfloat16))
     report = Report()
-    for shape, dtype in itertools.product(shapes, dtypes):
+    for shape, dtype in [(shape, dtype) for shape in shapes for dtype in dtypes]:
         key = f"{str(dtype).removeprefix('torch.')}/{shape}"
         pairs = {"gpu": GPU_PAIRS, "smoke": SMOKE_PAIRS}.get(suite) or PAIRS[dtype]
         chosen = {other: own for other, own in pairs.items() if f"{key}/{other}".startswith(only)}

@@ -12,11 +12,17 @@ from potstill.step_metrics import StepMetrics
 class Rows(Logger):
     """What a logger is given, call by call."""
 
-    name, version = "rows", "0"
-
     def __init__(self) -> None:
         super().__init__()
         self.given: list[dict[str, Any]] = []
+
+    @property
+    def name(self) -> str:
+        return "rows"
+
+    @property
+    def version(self) -> str:
+        return "0"
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         self.given.append({**metrics, "step": step})

@@ -47,8 +47,6 @@ class StepMetrics:
 
 def _fetched(values: Mapping[str, Tensor | float]) -> dict[str, float]:
     """On the CPU: one copy for all, not one for each."""
-    tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
-    if not tensors:
-        return dict(values)  # type: ignore[arg-type]
-    found = torch.stack([value.detach().float().reshape(()) for value in tensors.values()]).tolist()
-    return {**values, **dict(zip(tensors, found, strict=True))}
+    tensors = [value.detach().float().reshape(()) for value in values.values() if isinstance(value, Tensor)]
+    found = iter(torch.stack(tensors).tolist() if tensors else [])
+    return {name: next(found) if isinstance(value, Tensor) else value for name, value in values.items()}
