@@ -5,14 +5,19 @@
 
 Figures are ours over theirs: `time/OURS_over_THEIRS`, of CPU time on CPUs, the median over rounds in which all run
 once, and `memory/OURS_over_THEIRS`, of what is needed beyond the inputs at the peak. A peer is measured once its value
-and gradients agree with ours. It needs torch, `potstill.losses` and what peers are installed (the extra `parity`).
+and gradients agree with ours. `error/far` and `error/near`: of our gradient against float64 from the same inputs,
+relative, for a student of its own and one that nearly is the teacher. `--only float32/2048x32768/naive` measures one
+shape, or one shape against one other, and leaves what else the report holds. It needs torch, `potstill.losses` and
+what peers are installed (the extra `parity`).
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -31,6 +36,8 @@ AGREE = {torch.float32: 1e-4, torch.bfloat16: 3e-2}  # relative difference of wh
 COMPILED = Options(compiled=True)
 FAST_COMPILED = Options(logits_dtype=torch.bfloat16, compiled=True)
 
+Pairs = Mapping[str, tuple[str, ...]]
+
 # variant: what it is measured against (ours / it); the ours that is measured, by dtype
 PAIRS = {
     torch.float32: {
@@ -40,14 +47,14 @@ PAIRS = {
         "liger_compiled": ("ours_compiled",),
         "trl_kl": ("ours_kl",),
         "trl_jsd": ("ours_jsd",),
-        "ours": ("ours_half_masked",),
+        "ours": ("ours_half_masked", "ours_frozen"),
     },
     torch.bfloat16: {
         "naive": ("ours_fast",),
         "products": ("ours_fast", "ours_fast_compiled"),
         "liger": ("ours_fast",),
         "liger_compiled": ("ours_fast_compiled",),
-        "ours_fast": ("ours_fast_half_masked",),
+        "ours_fast": ("ours_fast_half_masked", "ours_fast_frozen"),
     },
 }
 SMOKE_PAIRS = {"naive": ("ours",), "ours": ("ours_half_masked",)}
@@ -77,12 +84,17 @@ SAME_LOSS = {"trl_kl": "ours_kl", "trl_jsd": "ours_jsd"}  # else: ours
 
 
 def run_of(variant: str, given: Given) -> Callable[[], Any]:
-    """One loss with its backward pass on `given`; of `..._half_masked`, with labels on every other row only."""
-    name = variant.removesuffix("_half_masked")
-    if name != variant:
+    """One loss with its backward pass on `given`.
+
+    Of `..._half_masked`, with labels on every other row only; of `..._frozen`, with a student's head without gradient.
+    """
+    name = variant.removesuffix("_half_masked").removesuffix("_frozen")
+    if variant.endswith("_half_masked"):
         labels = given.labels.clone()
         labels[::2] = IGNORE
-        given = Given(given.student, given.student_head, given.teacher, given.teacher_head, labels)
+        given = replace(given, labels=labels)
+    if variant.endswith("_frozen"):
+        given = replace(given, student_head=given.student_head.detach())
     made: Any = VARIANTS[name]()
     if name == "products":
         return functools.partial(made, given)
@@ -96,17 +108,29 @@ def disagreement(variant: str, given: Given, dtype: torch.dtype) -> str | None:
     except ImportError as error:
         return f"{error.name} is not installed"
     reference: Any = VARIANTS[SAME_LOSS.get(variant, "ours")]()
-    expected = given.gradients(reference)
-    found = given.gradients(made)
-    worst = max(float((a.float() - b.float()).norm() / b.float().norm()) for a, b in zip(found, expected, strict=True))
+    worst = difference(given.gradients(made), given.gradients(reference))
     return None if worst <= AGREE[dtype] else f"its gradient differs from ours by {worst:.2g}, relative"
 
 
-def measure_shape(shape: Shape, dtype: torch.dtype, suite: str, began_at: float) -> Report:
-    """All pairs of one shape: figures, rounds and bytes."""
-    device = "cuda" if suite == "gpu" else "cpu"
-    pairs = {"gpu": GPU_PAIRS, "smoke": SMOKE_PAIRS}.get(suite) or PAIRS[dtype]
-    given = Given.of(shape, dtype, device)
+def difference(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> float:
+    """Of whole gradients, relative; the worse of the two inputs'."""
+    pairs = [(one.double(), other.double()) for one, other in zip(found, expected, strict=True)]
+    return max(float((one - other).norm() / other.norm()) for one, other in pairs)
+
+
+def errors(given: Given) -> Report:
+    """Of our gradient, in default mode, against that of float64 from the same inputs."""
+    exact = functools.partial(naive, dtype=torch.float64)
+    students = {"far": given, "near": given.near()}
+    found = {
+        name: difference(each.gradients(ours()), each.doubled().gradients(exact)) for name, each in students.items()
+    }
+    return Report({f"error/{name}": Figure(value) for name, value in found.items()})
+
+
+def measure_shape(given: Given, pairs: Pairs, shape: Shape, suite: str, began_at: float) -> Report:
+    """Pairs of one shape: figures, rounds and bytes."""
+    device, dtype = given.student.device.type, given.student.dtype
     reasons: dict[str, str] = {}
     for other in pairs:
         late = time.monotonic() - began_at > DEADLINE_S.get(suite, float("inf"))
@@ -119,15 +143,20 @@ def measure_shape(shape: Shape, dtype: torch.dtype, suite: str, began_at: float)
     runs = {name: run_of(name, given) for name in sorted(names)}
     synchronise = torch.cuda.synchronize if device == "cuda" else None
     rounds = measure.in_turns(runs, ROUNDS[suite], synchronise=synchronise)
-    peaks = {name: peak_of(name, runs[name], shape, dtype, device) for name in names if not name.endswith("masked")}
+    peaks = {name: peak_of(name, runs[name], shape, dtype, device) for name in names if has_peak(name)}
     return Report(
         dict(figures(pairs, reasons, rounds, peaks, "wall" if device == "cuda" else "cpu")),
         {"seconds": rounds, "peak_bytes": peaks},
     )
 
 
+def has_peak(name: str) -> bool:
+    """Whether its memory is in a figure."""
+    return name != "products" and not name.endswith(("_half_masked", "_frozen"))
+
+
 def figures(
-    pairs: Mapping[str, tuple[str, ...]],
+    pairs: Pairs,
     reasons: Mapping[str, str],
     rounds: Rounds,
     peaks: Mapping[str, int],
@@ -162,24 +191,32 @@ def prepared(name: str, shape: Shape, dtype: str, num_threads: int) -> Callable[
     return run_of(name, given)
 
 
-def measure_suite(suite: str) -> Report:
+def measure_suite(suite: str, only: tuple[str, ...] = ("",)) -> Report:
     began_at = time.monotonic()
     shapes = {"smoke": SMOKE_SHAPES, "cpu": CPU_SHAPES, "gpu": GPU_SHAPES}[suite]
     dtypes = {"gpu": (torch.bfloat16,), "smoke": (torch.float32,)}.get(suite, (torch.float32, torch.bfloat16))
     report = Report()
-    for shape in shapes:
-        for dtype in dtypes:
-            key = f"{str(dtype).removeprefix('torch.')}/{shape}"
-            try:
-                found = measure_shape(shape, dtype, suite, began_at)
-            except (RuntimeError, torch.OutOfMemoryError) as error:  # the other shapes are measured all the same
-                report.figures[f"{key}/failed"] = not_measured(f"{type(error).__name__}: {str(error)[:300]}")
-                continue
-            report.figures |= {f"{key}/{name}": figure for name, figure in found.figures.items()}
-            report.rounds[key] = found.rounds
-            print(*measure.table("head", {f"{key}/{n}": f for n, f in found.figures.items()}), sep="\n", flush=True)
+    for shape, dtype in itertools.product(shapes, dtypes):
+        key = f"{str(dtype).removeprefix('torch.')}/{shape}"
+        pairs = {"gpu": GPU_PAIRS, "smoke": SMOKE_PAIRS}.get(suite) or PAIRS[dtype]
+        chosen = {other: own for other, own in pairs.items() if f"{key}/{other}".startswith(only)}
+        has_errors = suite == "cpu" and f"{key}/error".startswith(only)
+        if not chosen and not has_errors:
+            continue
+        try:
+            given = Given.of(shape, dtype, "cuda" if suite == "gpu" else "cpu")
+            found = errors(given) if has_errors else Report()
+            if chosen:
+                timed = measure_shape(given, chosen, shape, suite, began_at)
+                found = Report(found.figures | timed.figures, {"/".join(chosen): timed.rounds})
+        except (RuntimeError, torch.OutOfMemoryError) as error:  # the other shapes are measured all the same
+            report.figures[f"{key}/failed"] = not_measured(f"{type(error).__name__}: {str(error)[:300]}")
+            continue
+        report.figures |= {f"{key}/{name}": figure for name, figure in found.figures.items()}
+        report.rounds |= {f"{key}/{name}": rounds for name, rounds in found.rounds.items()}
+        print(*measure.table("head", {f"{key}/{n}": f for n, f in found.figures.items()}), sep="\n", flush=True)
     return report
 
 
 if __name__ == "__main__":
-    measure.command("head", measure_suite, __doc__)
+    measure.command("head", measure_suite, __doc__, in_parts=True)

@@ -75,6 +75,11 @@ class Given:
         hidden = (self.teacher + 0.01 * torch.randn_like(self.teacher)).requires_grad_()
         return Given(hidden, self.teacher_head.clone().requires_grad_(), self.teacher, self.teacher_head, self.labels)
 
+    def doubled(self) -> Given:
+        """The same in float64."""
+        student, head = (each.detach().double().requires_grad_() for each in (self.student, self.student_head))
+        return Given(student, head, self.teacher.double(), self.teacher_head.double(), self.labels)
+
     def gradients(self, loss: Callable[[Given], Tensor]) -> list[Tensor]:
         self.student.grad = self.student_head.grad = None
         loss(self).backward()

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import json
 import math
 import multiprocessing
 import os
@@ -65,18 +66,44 @@ def not_measured(reason: str) -> Figure:
 
 
 def command(
-    name: str, measure: Callable[[str], Report], description: str | None, arguments: Sequence[str] | None = None
+    name: str,
+    measure: Callable[..., Report],
+    description: str | None,
+    arguments: Sequence[str] | None = None,
+    *,
+    in_parts: bool = False,
 ) -> None:
-    """The command line of a benchmark: run `measure(suite)`, print its figures, write its report."""
+    """The command line of a benchmark: run `measure(suite)`, print its figures, write its report.
+
+    in_parts: run `measure(suite, only)`, which measures those parts alone whose name begins with one of `only`; what
+    the report held of others stays.
+    """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suite", choices=SUITES, required=True)
     parser.add_argument("--out", type=Path)
+    if in_parts:
+        parser.add_argument("--only", nargs="+", metavar="PREFIX", help="parts to measure, such as float32/1024x32768")
     options = parser.parse_args(arguments)
-    report = measure(options.suite)
+    only = getattr(options, "only", None)
+    report = measure(options.suite, *([tuple(only or [""])] if in_parts else []))
     print(*table(name, report.figures), sep="\n")
     if options.out:
         facts = {"benchmark": name, "suite": options.suite, **asdict(report), "environment": environment()}
-        write_json(options.out, facts)
+        write_json(options.out, joined(options.out, facts) if only else facts)
+
+
+def joined(file: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """The report in `file` with what was measured anew; `earlier` gives the commit of each figure that was not."""
+    if not file.exists():
+        return facts
+    before = json.loads(file.read_text())
+    commits = dict.fromkeys(before["figures"], before["environment"]["code"]) | before.get("earlier", {})
+    both = {name: before[name] | facts[name] for name in ("figures", "rounds")}
+    return {
+        **facts,
+        **both,
+        "earlier": {name: commits[name] for name in before["figures"] if name not in facts["figures"]},
+    }
 
 
 def table(name: str, figures: Mapping[str, Figure]) -> list[str]:

@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "evaluation/metrics.py": ARITHMETIC,
     "evaluation/statistics.py": ARITHMETIC,
     "evaluation/slices.py": ARITHMETIC,
-    "signals/protocol.py": ("torch", "potstill.data.batch", "potstill.losses.heads"),
+    "signals/protocol.py": ("torch", "potstill.data.batch", "potstill.losses.heads", "potstill.losses.sparse"),
     "audit/*.py": (
         *("numpy", "scipy", "sklearn", "datasketch", "sliceline", "cleanlab"),
         *("potstill.audit", "potstill.data.content", "potstill.errors", "potstill.evaluation.statistics"),

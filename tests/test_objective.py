@@ -55,6 +55,18 @@ def test_terms_add_up_by_weight_and_are_reported_before_weighting() -> None:
     assert not any(share.requires_grad for share in shares.values())
 
 
+def test_rows_of_every_kind_count_by_their_weight() -> None:
+    terms = {"ce": CrossEntropy(), "kd": ForwardKL(), "hidden_mse": hidden_mse()}
+    objective, step = Objective(terms), make_step()
+    objective.prepare(step)
+    first = {"labelled": [1.0, 0, 0, 0], "scored": [1.0, 0, 0, 0], "positions": [1.0, 0, 0, 0, 0, 0]}
+    step.weights = {kind: 4 * torch.tensor(weights) for kind, weights in first.items()}
+    weighted = objective.shares(step, ROWS)
+    step.weights = {}
+    for name, values in objective._values(step):
+        assert weighted[name].item() == pytest.approx(4 * values[0].item() / ROWS[terms[name].rows])
+
+
 def test_each_term_is_divided_by_its_own_kind_of_row() -> None:
     objective = Objective({"ce": CrossEntropy(), "kd": ForwardKL(), "hidden_mse": hidden_mse()})
     step = make_step()

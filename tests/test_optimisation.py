@@ -80,7 +80,7 @@ def test_a_single_step_has_the_full_rate() -> None:
 def test_clipping_returns_the_norm_before_and_scales_only_down(max_norm: float | None, expected: float) -> None:
     model = nn.Linear(2, 1, bias=False)
     model.weight.grad = torch.tensor([[3.0, 4.0]])
-    assert float(clip_grad_norm(model, max_norm)) == pytest.approx(5.0)
+    assert float(clip_grad_norm(model.parameters(), max_norm)) == pytest.approx(5.0)
     assert float(model.weight.grad.norm()) == pytest.approx(expected, rel=1e-5)
 
 
@@ -89,7 +89,7 @@ def test_clipping_returns_the_norm_before_and_scales_only_down(max_norm: float |
 def test_a_norm_that_is_not_finite_spoils_no_other_gradient(max_norm: float | None, bad: float, norm: float) -> None:
     model = nn.Linear(2, 1)
     model.weight.grad, model.bias.grad = torch.tensor([[3.0, 4.0]]), torch.tensor([bad])
-    assert float(clip_grad_norm(model, max_norm)) == pytest.approx(norm, nan_ok=True)
+    assert float(clip_grad_norm(model.parameters(), max_norm)) == pytest.approx(norm, nan_ok=True)
     assert model.weight.grad.tolist() == [[3.0, 4.0]]
 
 

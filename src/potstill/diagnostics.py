@@ -11,9 +11,8 @@ from torch import Tensor
 
 from potstill.losses.divergence import entropy, forward_kl
 from potstill.losses.reduce import mean_over
-from potstill.losses.sparse import sparse_forward_kl
+from potstill.losses.sparse import SparseLogits, sparse_forward_kl
 from potstill.objective import Step
-from potstill.signals.protocol import SparseLogits
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +20,9 @@ from potstill.losses.reduce import mean_over, weight_of_row
 from potstill.losses.row_math import RowTerm
 from potstill.losses.row_terms import row_terms
 from potstill.losses.schedules import Schedule
+from potstill.losses.sparse import SparseLogits
 from potstill.losses.terms import Rows, Term
-from potstill.signals.protocol import Needs, Opinion, SparseLogits
+from potstill.signals.protocol import Needs, Opinion
 
 
 @dataclass
@@ -40,6 +41,7 @@ class Step:
 
     Not for terms: student_head, teacher_head: instead of logits, the rows they would be made of, of which the objective
     makes a chunk at a time. compared: what it saw of both models' logits on the way (`fused.Fused.diagnostics`).
+    weights: by kind of row, what each counts beside the others; empty where all count alike.
     """
 
     student_logits: Tensor | None
@@ -57,6 +59,7 @@ class Step:
     student_head: HeadInput | None = None
     teacher_head: HeadInput | None = None
     compared: dict[str, Tensor] = field(default_factory=dict)
+    weights: dict[str, Tensor] = field(default_factory=dict)
 
     def with_some_logits(self, num_rows: int = 2) -> Step:
         """Where there are only rows to make them of, logits of the first few: what they look like, at little cost."""
@@ -68,7 +71,8 @@ class Step:
         return replace(self, **made)  # type: ignore[arg-type]
 
 
-STEP_FIELDS = tuple(each.name for each in fields(Step) if each.name not in ("student_head", "teacher_head", "compared"))
+NOT_FOR_TERMS = ("student_head", "teacher_head", "compared", "weights")
+STEP_FIELDS = tuple(each.name for each in fields(Step) if each.name not in NOT_FOR_TERMS)
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,7 @@ class Objective(nn.Module):
             _admit(name, term)
             _admit_schedules(term, self.schedules.get(name, {}))
         self.terms = nn.ModuleDict(terms)
+        self._terms = dict(terms)  # the same, typed, and found without a walk through modules
         self.fusing = Options()
         self.compared: dict[str, Tensor] = {}  # of the last step, for its `Step.compared`; FSDP hands `forward` a copy
 
@@ -117,18 +122,18 @@ class Objective(nn.Module):
     @property
     def can_fuse(self) -> bool:
         """Whether the terms that ask for logits can take them a chunk of rows at a time."""
-        return bool(row_terms(self._terms()))
+        return bool(row_terms(self._terms))
 
     @property
     def is_taught(self) -> bool:
         """Whether any term asks a teacher; known before the taps of layers are (`Term.locate`)."""
-        parameters = (name for term in self._terms().values() for name in _parameters(term.forward))
+        parameters = (name for term in self._terms.values() for name in _parameters(term.forward))
         return any(name.startswith("teacher_") for name in parameters)
 
     @property
     def labelled_only(self) -> bool:
         """Whether examples without a gold label are of no use to any term."""
-        return all(term.rows == "labelled" for term in self._terms().values())
+        return all(term.rows == "labelled" for term in self._terms.values())
 
     def begin_step(self, step: int, num_steps: int) -> dict[str, float]:
         """Give the terms the options that step number `step` of `num_steps` trains with, and say which these are.
@@ -144,18 +149,18 @@ class Objective(nn.Module):
 
     def report(self) -> dict[str, Tensor]:
         """What the terms learned by themselves, after a forward pass: `{value/term: number}`."""
-        terms = self._terms().items()
+        terms = self._terms.items()
         return {f"{value}/{name}": number for name, term in terms for value, number in term.report().items()}
 
     def prepare(self, step: Step) -> None:
         """Show every term one sample Step, before the optimizer is built. UserError where shapes cannot match."""
-        for term in self._terms().values():
+        for term in self._terms.values():
             for _, view in _views(term.prepare, step):
                 term.prepare(**_bind(term.prepare, view))
 
     def check_rows(self, num_rows: Mapping[str, int]) -> None:
         """Refuse batches of so many rows, by kind, where a term cannot take them. After `prepare`; raises UserError."""
-        for term in self._terms().values():
+        for term in self._terms.values():
             term.check_rows(num_rows)
 
     def forward(self, step: Step, total_rows: Mapping[str, Tensor | int]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -170,12 +175,12 @@ class Objective(nn.Module):
             found = self._fused(step, total_rows, self._row_terms(), weighted=True)
             self.compared = found.diagnostics
             parts.append(found.loss)
-            beside |= {name: self._mean(name, values_N, total_rows) for name, values_N in found.values.items()}
+            beside |= {name: self._mean(name, values_N, step, total_rows) for name, values_N in found.values.items()}
         return torch.stack(parts).sum(), {name: beside[name].detach() for name in self.terms}
 
     def weighted(self, shares: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What each of `shares` adds to the loss."""
-        terms = self._terms()
+        terms = self._terms
         return {name: terms[name].weight * share for name, share in shares.items()}
 
     def shares(self, step: Step, total_rows: Mapping[str, Tensor | int]) -> dict[str, Tensor]:
@@ -191,7 +196,7 @@ class Objective(nn.Module):
     @torch.no_grad()
     def update(self, step: Step) -> None:
         """Let terms with a memory take in what the models gave, once the gradient of `step` was taken."""
-        for term in self._terms().values():
+        for term in self._terms.values():
             term.update(**_bind(term.update, step))
 
     @torch.no_grad()
@@ -199,7 +204,7 @@ class Objective(nn.Module):
         """The first term that is not finite on `step`, and where; computes the terms once more."""
         values_by_term = dict(self._values(step))
         if step.student_head is not None:
-            rows = {term.rows: 1 for term in self._terms().values()}
+            rows = {term.rows: 1 for term in self._terms.values()}
             values_by_term |= self._fused(step, rows, self._row_terms(), weighted=False).values
         for name in self.terms:
             values = values_by_term[name]
@@ -211,13 +216,15 @@ class Objective(nn.Module):
     def _values(self, step: Step) -> Iterator[tuple[str, Tensor]]:
         """Of every term that finds all it asks for in `step`, and needs no logits that are still to be made."""
         fused_names = () if step.student_head is None else self._row_terms()
-        return ((name, _value(term, step)) for name, term in self._terms().items() if name not in fused_names)
+        return ((name, _value(term, step)) for name, term in self._terms.items() if name not in fused_names)
 
     def _shares_beside(self, step: Step, total_rows: Mapping[str, Tensor | int]) -> dict[str, Tensor]:
-        return {name: self._mean(name, values, total_rows) for name, values in self._values(step)}
+        return {name: self._mean(name, values, step, total_rows) for name, values in self._values(step)}
 
-    def _mean(self, name: str, values: Tensor, total_rows: Mapping[str, Tensor | int]) -> Tensor:
-        return mean_over(values, total_rows[self._terms()[name].rows])
+    def _mean(self, name: str, values: Tensor, step: Step, total_rows: Mapping[str, Tensor | int]) -> Tensor:
+        """Weights of rows are on average 1 over the data, so that the count of rows stays what to divide by."""
+        rows = self._terms[name].rows
+        return mean_over(values * step.weights[rows] if step.weights else values, total_rows[rows])
 
     @property
     def _is_tempered_by_step(self) -> bool:
@@ -225,7 +232,7 @@ class Objective(nn.Module):
         return any(set(options) - {"weight"} for options in self.schedules.values())
 
     def _row_terms(self) -> dict[str, RowTerm]:
-        found = row_terms(self._terms())
+        found = row_terms(self._terms)
         assert found is not None, "a term needs all rows at once"
         return found
 
@@ -234,38 +241,43 @@ class Objective(nn.Module):
     ) -> Fused:
         """Terms on logits that are made a chunk at a time, each divided by its rows, with the diagnostics of a Step."""
         assert step.student_head is not None
-        own = self._terms()
+        own = self._terms
         weights = {
             name: weight_of_row(own[name].weight if weighted else 1.0, total_rows[own[name].rows]) for name in terms
         }
-        teacher = step.teacher_logits if step.teacher_head is None else step.teacher_head
+        given = (step.teacher_head, step.teacher_sparse, step.teacher_logits)
+        teacher = next((each for each in given if each is not None), None)
         options = replace(self.fusing, compiled=self.fusing.compiled and not self._is_tempered_by_step)
         return fused(
-            step.student_head, teacher, step.labels, terms, weights, diagnose=weighted or not terms, options=options
+            step.student_head,
+            teacher,
+            step.labels,
+            terms,
+            weights,
+            weights_N=step.weights.get("scored"),
+            diagnose=weighted or not terms,
+            options=options,
         )
 
-    def _terms(self) -> dict[str, Term]:
-        return cast("dict[str, Term]", dict(self.terms.items()))
-
-    def refuse_sparse(self, key: str, value: str) -> None:
+    def refuse_sparse(self, key: str, value: str, fix: str) -> None:
         """Raises UserError under `key` where a term needs the logits of all classes, and only some are kept."""
-        for name, term in self._terms().items():
+        for name, term in self._terms.items():
             if _asks(term, "teacher_logits") and not _asks(term, "teacher_sparse"):
                 problem = (
-                    f"keeps some classes only, and loss.term.{name} ({type(term).__name__}) needs the logits of all."
+                    f"knows some classes only, and loss.term.{name} ({type(term).__name__}) needs the logits of all."
                 )
-                raise UserError(key, value, problem, f"Keep all of the signal: {key}=exact")
+                raise UserError(key, value, problem, fix)
 
     def refuse_absent(self, output: Needs, task: str) -> None:
         """Raises UserError where a term asks for logits or embeddings, and `output` of the task's models has none."""
         for kind in ("logits", "embeddings"):
-            names = [name for name, term in self._terms().items() if _asks(term, f"student_{kind}")]
+            names = [name for name, term in self._terms.items() if _asks(term, f"student_{kind}")]
             if names and not getattr(output, kind):
                 problem = f"compares {kind}, which the models of data.task={task} do not give."
                 raise UserError("loss.term", names[0], problem, "Choose a loss for the task: see docs/losses.md")
 
     def _needs(self, who: str) -> Needs:
-        terms = self._terms().values()
+        terms = self._terms.values()
         paths = {path: None for term in terms for path in getattr(term, f"{who}_taps")}  # in order, without repeats
         asked = {kind: any(_asks(term, f"{who}_{kind}") for term in terms) for kind in ("logits", "embeddings")}
         return Needs(taps=tuple(paths), **asked)

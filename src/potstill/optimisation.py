@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -52,12 +53,16 @@ def set_options(optimizer: Optimizer, schedule: LambdaLR, options: list[dict[str
         group |= {**own, "lr": own["initial_lr"] * factor}
 
 
-def clip_grad_norm(model: nn.Module, max_norm: float | None) -> Tensor:
+def parameters_of(optimizer: Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def clip_grad_norm(parameters: Iterable[nn.Parameter], max_norm: float | None) -> Tensor:
     """Scale the gradients down to `max_norm` (None: leave them); returns the norm they had, over all shards.
 
     A norm that is not finite scales nothing: it would make NaN of every gradient, and hide whose fault it is.
     """
-    trained = [parameter for parameter in model.parameters() if parameter.grad is not None]
+    trained = [parameter for parameter in parameters if parameter.grad is not None]
     norm = get_total_norm([parameter.grad for parameter in trained if parameter.grad is not None])
     norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
     if max_norm is not None:  # of a norm of 0 nothing is scaled: chosen on the device, which nobody waits for

@@ -104,6 +104,20 @@ def test_a_report_keeps_figures_rounds_and_what_a_time_depends_on(tmp_path: Path
     assert report["environment"]["torch"] == torch.__version__
 
 
+def test_a_part_that_is_measured_anew_leaves_the_others_and_their_commits(tmp_path: Path) -> None:
+    def measured(suite: str, only: tuple[str, ...]) -> Report:
+        names = [name for name in ("a/time", "b/time") if name.startswith(only)]
+        return Report({name: Figure(float(len(names))) for name in names}, {name: [suite] for name in names})
+
+    out = tmp_path / "example.json"
+    for arguments in ([], ["--only", "b"]):
+        measure.command("example", measured, None, ["--suite", "cpu", "--out", str(out), *arguments], in_parts=True)
+    report = json.loads(out.read_text())
+    assert {name: figure["value"] for name, figure in report["figures"].items()} == {"a/time": 2.0, "b/time": 1.0}
+    assert report["rounds"].keys() == {"a/time", "b/time"}
+    assert report["earlier"] == {"a/time": report["environment"]["code"]}
+
+
 def test_no_machine_is_named() -> None:
     text = json.dumps(measure.environment())
     assert platform.node() not in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from pathlib import Path
@@ -26,17 +27,17 @@ from potstill.config.paths import CONF, groups
 from potstill.config.schema import EvaluateConfig, RecipeCommandConfig, TrainConfig
 from potstill.config.text_schema import GenerateConfig
 from potstill.config.text_validate import validate_generation
-from potstill.config.validate import validate
 from potstill.errors import UserError
 from potstill.models.architecture import architecture_of
 from potstill.models.load import load_student, load_teacher
 from potstill.models.task import TASKS
 from potstill.models.tokenizers import load_tokenizer
 from potstill.tracking.logger import finish
+from tests.config.resolved import resolved
 from tests.losses.registry import EMBEDDING_TERMS
 
 PRESETS = [None, *(pytest.param(preset, marks=pytest.mark.thorough) for preset in groups()["debug"])]
-OF_GENERATE = [("teacher", option) for option in ("openai_compatible", "local_text", "vllm")]
+OF_GENERATE = [("teacher", option) for option in ("openai_compatible", "local_text", "vllm", "clinc150_text")]
 OF_GENERATE += [("generation", option) for option in groups()["generation"]]
 CHOICES = [
     (group, option) for group, options in groups().items() for option in options if group not in ("recipe", "bar")
@@ -74,15 +75,18 @@ def overrides_for(group: str, option: str, stand_ins: dict[str, str]) -> list[st
         return [f"loss={option}", *overrides_of_terms(terms_of(option), stand_ins)[1:]]
     chosen = [f"{group}={option}"]
     if group == "experiment":
-        config = composed("train", chosen)
-        missing = [key for key in unset(config) if not key.startswith("run.")]
-        return [*chosen, *(f"{key}={fill(key, stand_ins)}" for key in missing)]
+        return [*chosen, *(f"{key}={fill(key, stand_ins)}" for key in left_open(option))]
     config = OmegaConf.load(CONF / group / f"{option}.yaml")
     chosen += [f"{group}.{key}={fill(key, stand_ins)}" for key in unset(config)]
     return [
         *chosen,
         *(["teacher=pretrained", f"teacher.path={stand_ins['model']}"] if option == "teacher_layers" else []),
     ]
+
+
+@functools.cache
+def left_open(experiment: str) -> list[str]:
+    return [key for key in unset(composed("train", [f"experiment={experiment}"])) if not key.startswith("run.")]
 
 
 def overrides_of_terms(terms: list[str], stand_ins: dict[str, str]) -> list[str]:
@@ -111,12 +115,6 @@ def fill(key: str, stand_ins: dict[str, str]) -> str:
     return MISSING[key.rpartition(".")[2]].format(**stand_ins)
 
 
-def resolved(overrides: list[str]) -> TrainConfig:
-    config = typed(composed("train", overrides), TrainConfig)
-    validate(config)
-    return config
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize(("group", "option"), IN_TRAIN)
@@ -130,9 +128,9 @@ def test_every_option_composes_with_every_preset(group, option, preset, stand_in
 
 @pytest.mark.parametrize(("group", "option"), OF_GENERATE)
 def test_every_option_of_generate_composes(group, option):
-    place = "base_url=http://x" if option in ("openai_compatible", *groups()["generation"]) else "path=x"
+    place = "path=x" if option in ("local_text", "vllm") else "base_url=http://x"
     overrides = ["data.source.train=x", "teacher.model=x", "teacher.revision=1", f"teacher.endpoint.{place}"]
-    overrides.append(f"{group}={option}")
+    overrides += [f"{group}={option}", *(["generation.labels=[a,b]"] if option == "label" else [])]
     config = typed(composed("generate", overrides), GenerateConfig)
     validate_generation(config)
     given = {name: value for name, value in config.teacher.endpoint.items() if name != "_target_"}

@@ -78,3 +78,17 @@ def test_content_is_of_the_inputs_alone() -> None:
     table = Dataset.from_dict({"text": ["a", "a"], "intent": ["x", "y"], "domain": ["d", "e"]})
     tidied = [tidy(table, config(), split, ["x", "y"]) for split in ("train", "validation")]
     assert len({content for table in tidied for content in table["content"]}) == 1
+
+
+def test_a_group_stays_on_one_side_of_every_split() -> None:
+    def sides(group: str | None) -> dict[int, set[str]]:
+        table = queries(60).add_column("asked", [number // 3 for number in range(60)])  # type: ignore[call-arg]
+        data = build({"train": table}, config(columns=ColumnsConfig(text="text", label="intent", group=group)))
+        found: dict[int, set[str]] = {}
+        for split, examples in data.examples.items():
+            for text in examples["text"][:]:
+                found.setdefault(int(text.split()[-1]) // 3, set()).add(split)
+        return found
+
+    assert any(len(splits) > 1 for splits in sides(None).values())
+    assert all(len(splits) == 1 for splits in sides("asked").values())

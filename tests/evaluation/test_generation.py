@@ -13,6 +13,7 @@ from potstill.evaluation.generation import (
     numeric_match,
     repetition,
     rouge_l,
+    score_answers,
 )
 
 
@@ -59,12 +60,13 @@ def test_going_in_circles_is_seen() -> None:
 
 def test_rates_are_means_over_answers() -> None:
     answers = ["#### 4", "", "x y z w " * 9, "#### 5"]
-    found = measure_generation(
+    columns = score_answers(
         answers,
         ["#### 4", "#### 1", "#### 2", "#### 3"],
         truncated=[False, False, True, False],
         is_valid=lambda text: "####" in text,
     )
+    found = measure_generation(columns)
     assert found["n"] == 4
     rates = ("exact_match", "numeric_match", "truncated", "repetitive", "empty", "format_valid")
     assert [found[name] for name in rates] == [0.25, 0.25, 0.25, 0.25, 0.25, 0.5]
@@ -72,6 +74,6 @@ def test_rates_are_means_over_answers() -> None:
 
 
 def test_no_answers_measure_nothing() -> None:
-    found = measure_generation([], [], truncated=[])
+    found = measure_generation(score_answers([], [], truncated=[]))
     assert found.pop("n") == 0
     assert all(math.isnan(value) for value in found.values())

@@ -16,9 +16,9 @@ from potstill.data.batch import IGNORE
 from potstill.losses import divergence
 from potstill.losses.layers import Layers, Part
 from potstill.losses.response_terms import ForwardCE
+from potstill.losses.sparse import SparseLogits
 from potstill.losses.terms import Term
 from potstill.objective import Objective, Step
-from potstill.signals.protocol import SparseLogits
 
 TERM_DIRECTORY = Path(__file__).parents[2] / "conf" / "loss" / "term"
 TERM_NAMES = sorted(path.stem for path in TERM_DIRECTORY.glob("*.yaml"))
@@ -149,7 +149,7 @@ def select(step: Step, rows: Tensor) -> Step:
     return Step(
         student_logits=step.student_logits[rows],
         teacher_logits=None if step.teacher_logits is None else step.teacher_logits[rows],
-        teacher_sparse=None if step.teacher_sparse is None else step.teacher_sparse[rows],
+        teacher_sparse=None if step.teacher_sparse is None else step.teacher_sparse.take(rows),
         labels=step.labels[rows],
         student_hidden={path: value[rows] for path, value in step.student_hidden.items()},
         teacher_hidden={path: value[rows] for path, value in step.teacher_hidden.items()},

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from potstill.errors import UserError
-from potstill.losses.coupling import refuse_cuts
+from potstill.losses.coupling import refuse_cuts, refuse_weights
 
 from .registry import make_term
 
@@ -30,3 +30,11 @@ def test_a_whole_batch_on_one_rank_is_allowed() -> None:
 
 def test_rows_that_stand_alone_may_be_cut() -> None:
     refuse_cuts([make_term("kd"), make_term("dist_inter")], dict.fromkeys(UNCUT, 1), num_ranks=8)
+
+
+def test_examples_that_are_compared_with_each_other_have_no_weight_of_their_own() -> None:
+    with pytest.raises(UserError, match=r"loss\.term\.DISTIntra compares them with each other") as caught:
+        refuse_weights([make_term("kd"), make_term("dist_intra")], {"data.columns.weight": "agreement"})
+    assert caught.value.key == "data.columns.weight"
+    refuse_weights([make_term("kd")], {"data.columns.weight": "agreement"})
+    refuse_weights([make_term("dist_intra")], {"data.columns.weight": None})

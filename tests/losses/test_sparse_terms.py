@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from potstill.errors import UserError
-from potstill.losses.sparse import TOPK_MODES
+from potstill.losses.sparse import TOPK_MODES, SparseLogits
 from potstill.objective import Objective
-from potstill.signals.protocol import SparseLogits
 from tests.tiers import one_and_others
 
 from .registry import (
@@ -120,7 +119,7 @@ def test_a_shuffled_teacher_raises_the_loss(name: str) -> None:
     objective = make_objective(name, step)
     aligned = loss_of(objective, step).item()
     assert step.teacher_sparse is not None
-    step.teacher_sparse = step.teacher_sparse[torch.arange(16).roll(1)]
+    step.teacher_sparse = step.teacher_sparse.take(torch.arange(16).roll(1))
     assert loss_of(objective, step).item() > 2 * aligned
 
 
@@ -210,5 +209,5 @@ def test_an_unknown_mode_is_refused_with_the_nearest() -> None:
 @pytest.mark.parametrize("name", [name for name in TEACHER_LOGIT_TERMS if name not in SPARSE_TERMS])
 def test_a_term_that_needs_all_classes_is_named_before_anything_is_loaded(name: str) -> None:
     with pytest.raises(UserError, match=rf"loss\.term\.{name} ") as caught:
-        Objective({name: make_term(name)}).refuse_sparse("teacher.cache.form", "top_k")
+        Objective({name: make_term(name)}).refuse_sparse("teacher.cache.form", "top_k", "Keep all.")
     assert caught.value.key == "teacher.cache.form"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -54,6 +56,15 @@ def test_an_image_counts_as_one_position():
 def test_without_a_mask_every_position_is_attended():
     batch = Batch({"input_ids": torch.tensor([[5, 6], [7, 8]])}, torch.tensor([0, 1]), ("a", "b"))
     assert TEXT.count_rows(batch)["positions"] == 4
+
+
+@pytest.mark.parametrize("padding", [{}, {"left": 2}, {"right": 2}], ids=str)
+def test_every_row_has_the_weight_of_its_own_example(padding: dict[str, int]):
+    weights = torch.tensor([2.0, 3.0])
+    found = CAUSAL.row_weights(replace(causal_batch(TEXTS, [2, 1], **padding), weights=weights))
+    assert found["scored"].tolist() == [2.0, 2.0, 2.0, 3.0, 3.0]
+    assert found["positions"].tolist() == [2.0] * 5 + [3.0] * 3
+    assert TEXT.row_weights(replace(text_batch(TEXTS, [0, 1]), weights=weights))["labelled"].tolist() == [2.0, 3.0]
 
 
 def test_an_unknown_task_names_the_nearest():

@@ -15,6 +15,11 @@ from potstill.reporting.provenance import Provenance, read_provenance
 
 from .evaluated import evaluated
 
+WRITER = {
+    **{"provider": "us", "model": "writer", "revision": "1", "url": "https://example.com/terms", "export": "a1b2"},
+    **{"train_on_outputs": "conditional", "override_reason": None, "duties": ["say so", "ask first"]},
+}
+
 
 @pytest.fixture
 def run(tmp_path: Path) -> Provenance:
@@ -25,6 +30,7 @@ def run(tmp_path: Path) -> Provenance:
         "versions": {"python": "3.11.7", "torch": "2.13.0+cpu", "numpy": None},
         "fingerprints": {"../teachers/large": "8766da4e"},
         "licences": {"../teachers/large": "Apache-2.0"},
+        "licence_records": [WRITER],
     }
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     config = "run: {name: clinc150-0}\nteacher: {path: ../teachers/large}\nstudent: {config: {model_type: bert}}\n"
@@ -49,11 +55,13 @@ def test_student_teacher_data_and_packages_are_all_there(run: Provenance) -> Non
     [found] = student["hashes"]
     assert found == {"alg": "SHA-256", "content": hashlib.sha256(b"weights").hexdigest()}
     parts = {part["name"]: part for part in content["components"]}
-    assert set(parts) == {"large", "clinc150", "torch"}
+    assert set(parts) == {"large", "clinc150", "torch", "writer"}
     assert parts["large"]["licenses"] == [{"license": {"name": "Apache-2.0"}}]
     assert parts["torch"]["purl"] == "pkg:pypi/torch@2.13.0"
     [made_from] = [each["dependsOn"] for each in content["dependencies"] if each["ref"] == student["bom-ref"]]
-    assert len(made_from) == 3
+    assert len(made_from) == 4
+    duties = [each["value"] for each in parts["writer"]["properties"] if each["name"] == "potstill:duty"]
+    assert duties == ["ask first", "say so"]
 
 
 def test_the_card_in_it_has_the_students_numbers_with_their_intervals(run: Provenance) -> None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from potstill.losses.sparse import SparseLogits
 from potstill.signals.codecs import Codec, Exact, Sampled, Stored, TopK
-from potstill.signals.protocol import SparseLogits
 
 SIZES = [3, 0, 5]
 

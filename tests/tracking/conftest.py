@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from potstill.data.batch import Batch
 from potstill.models.task import TASKS
+from potstill.step_metrics import StepMetrics
 from potstill.tracking.logger import RunLogger, wandb_logger
 
 
@@ -30,14 +31,18 @@ class TinyModule(pl.LightningModule):
         self.accuracies = list(accuracies)
         self.asked = {"stop": False, "save": False}
         self.agreed = dict(self.asked)
-        self.is_logged, self.local_rows = True, {}
+        self.is_logged, self.local_rows, self.metrics = True, {}, StepMetrics()
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:  # noqa: ARG002
         self.local_rows = TASKS["text_classification"].count_rows(batch)
         self.agreed = dict(self.asked)
         loss = (self.weight - 1.0).square()
-        self.log("train/loss", loss, prog_bar=True)
+        self.metrics.add({"train/loss": loss})
+        self.metrics.show(self.trainer)
         return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
+        self.metrics.log(self.trainer)
 
     def on_validation_epoch_end(self) -> None:
         epoch = min(self.current_epoch, len(self.accuracies) - 1)

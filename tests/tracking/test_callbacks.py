@@ -16,6 +16,7 @@ from potstill.errors import UserError
 from potstill.models.task import TASKS
 from potstill.tracking.callbacks import ProgressLines, Throughput, progress
 from potstill.tracking.logger import csv_logger
+from potstill.tracking.metrics_file import read_rows
 
 from .conftest import TinyModule, fit
 
@@ -53,7 +54,7 @@ def test_a_language_models_rows_are_its_scored_tokens_on_all_ranks(monkeypatch):
     logged: dict[str, float] = {}
     counts = TASKS["causal_lm"].count_rows(batch)
     two_ranks = cast(Any, SimpleNamespace(world_size=2))
-    module = cast(Any, SimpleNamespace(log_dict=logged.update, local_rows=counts, is_logged=True))
+    module = cast(Any, SimpleNamespace(metrics=SimpleNamespace(add=logged.update), local_rows=counts, is_logged=True))
     callback = Throughput("causal_lm")
     callback.on_train_start(two_ranks, module)
     callback.on_train_batch_end(two_ranks, module, None, batch, 0)
@@ -64,10 +65,12 @@ def test_images_have_no_tokens():
     assert set(trained_rates("image_classification", TinyModule())) == {"train/rows_per_s"}
 
 
-def test_rates_reach_the_logger_with_the_other_metrics(tmp_path):
-    fit(TinyModule(), callbacks=[Throughput("text_classification")], logger=csv_logger(str(tmp_path)))
-    header = (tmp_path / "metrics.csv").read_text().splitlines()[0].split(",")
-    assert {"train/rows_per_s", "train/tokens_per_s", "train/loss"} <= set(header)
+def test_a_step_is_one_row_with_the_numbers_of_module_and_callbacks(tmp_path):
+    trainer = fit(TinyModule(), callbacks=[Throughput("text_classification")], logger=csv_logger(str(tmp_path)))
+    steps = [row for row in read_rows(tmp_path / "metrics.csv") if row["train/loss"]]
+    assert [int(row["step"]) for row in steps] == list(range(trainer.global_step))
+    assert all(float(row["train/rows_per_s"]) > 0 and float(row["train/tokens_per_s"]) > 0 for row in steps)
+    assert {int(row["epoch"]) for row in steps} == {0, 1, 2}
 
 
 def test_without_a_terminal_progress_is_a_line_every_few_steps(caplog):

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from potstill.commands.caching import cached_teacher
 from potstill.commands.first_batch import check_teacher
 from potstill.commands.preflight import num_workers
+from potstill.commands.recorded import check_recorded, recorded_teacher
 from potstill.commands.several import refuse_taps, several
 from potstill.commands.shared import Source, shared_memory, shared_source, shared_teacher
 from potstill.config.build import build
@@ -25,7 +26,7 @@ from potstill.data.labels import label_names
 from potstill.data.microbatch import cut
 from potstill.errors import UserError
 from potstill.hardware.sharding import checkpoint_activations, shard
-from potstill.losses.coupling import refuse_cuts
+from potstill.losses.coupling import refuse_cuts, refuse_weights
 from potstill.losses.fused import Options
 from potstill.losses.schedules import without_schedules
 from potstill.models.labels import label_order
@@ -42,6 +43,7 @@ from potstill.signals.live import LiveTeacher
 from potstill.signals.protocol import SignalSource
 
 CUTS = ("micro_batch_examples", "micro_batch_tokens")  # options that cut a batch
+TOLD = (("licence", None), ("left_out", ()))  # by a source of a teacher's text
 SAMPLE_EXAMPLES = 4  # enough for every term to see more than one row
 
 
@@ -59,9 +61,13 @@ def assemble_objective(config: TrainConfig) -> Objective:
         terms[name] = build(options, f"loss.term.{name}")
     objective = Objective(terms, schedules)
     objective.refuse_absent(find_task(config.data.task).output, config.data.task)
+    weighing = {"data.columns.weight": config.data.columns.weight, "data.balance_by": config.data.balance_by}
+    refuse_weights(objective.terms.values(), weighing)  # type: ignore[arg-type]
     if config.teacher.cache.dir and config.teacher.cache.form != "exact":
-        objective.refuse_sparse("teacher.cache.form", config.teacher.cache.form)
-    if objective.is_taught and not config.teacher.models:
+        fix = "Keep all of the signal: teacher.cache.form=exact"
+        objective.refuse_sparse("teacher.cache.form", config.teacher.cache.form, fix)
+    check_recorded(config, objective)
+    if objective.is_taught and not (config.teacher.models or config.data.columns.logprobs):
         names = ", ".join(config.loss.term)
         problem = f"is no teacher, but the loss ({names}) needs its signal."
         fix = "Set teacher=pretrained teacher.path=DIRECTORY, or train without one: loss=ce"
@@ -93,13 +99,15 @@ def _read(config: TrainConfig, *, labelled_only: bool) -> Source:
         num_workers=num_workers(config.hardware),
         limit_batches=config.limit_batches,
     )
-    return Source(task, data, None if task.is_embedding else names, tokenizer)  # its models know no labels
+    names = None if task.is_embedding else names  # its models know no labels
+    return Source(task, data, names, tokenizer, *(getattr(splits, name, default) for name, default in TOLD))
 
 
 def assemble_models(config: TrainConfig, source: Source, objective: Objective) -> Models:
     """Student and, where it is needed, teacher; both checked against the data, each other and the taps."""
     teacher = None
-    if objective.is_taught or config.student.init == "teacher_layers":
+    is_here = objective.is_taught and config.data.columns.logprobs is None
+    if is_here or config.student.init == "teacher_layers":
         teacher = shared_teacher(config, source, lambda: _load_teacher(config, source))
     student = load_student(
         config.student,
@@ -117,8 +125,10 @@ def assemble_models(config: TrainConfig, source: Source, objective: Objective) -
         set_packing(student, config.hardware.packing if can_pack else "off", "student")
     locate(objective, student, teacher)
     _check_taps(objective, student, teacher)
-    if teacher is None or not objective.is_taught:
+    if not objective.is_taught:
         return Models(student, None)
+    if teacher is None:
+        return Models(student, recorded_teacher(source))
     return Models(student, signal_source(config, source, teacher, objective))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from potstill.commands.shared import Source
 from potstill.config.schema import CacheConfig, TrainConfig
 from potstill.errors import UserError
-from potstill.models.head import check_head
+from potstill.models.output_layer import check_apart, num_columns
 from potstill.models.task import Task
 from potstill.signals.cache import open_cache
 from potstill.signals.cached import CachedTeacher, parts_of
@@ -54,9 +54,10 @@ def _codecs(cache: CacheConfig, task: Task, needs: Needs) -> dict[str, Codec]:
 
 def _check_model(cache: CacheConfig, live: LiveTeacher) -> None:
     if cache.form == "exact":
-        check_head(live.model, FORM)
+        check_apart(live.model, FORM)
         return
-    num_classes = live.model.get_output_embeddings().weight.shape[0]  # type: ignore[union-attr]
+    num_classes = num_columns(live.model)
+    assert num_classes is not None
     for name in ("top_k", "draws"):
         if getattr(cache, name) >= num_classes:
             problem = f"is not fewer than the teacher's {num_classes} classes."

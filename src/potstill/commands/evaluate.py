@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from potstill.commands.answers import plan_answers, write_answers
 from potstill.commands.assemble import Source, assemble_source
 from potstill.commands.audit_blocks import audit_blocks
 from potstill.commands.frozen import check_runs, open_test_set, test_set
@@ -51,6 +52,7 @@ def evaluate_runs(options: EvaluateConfig) -> dict[str, Any]:
     data = test_set(source, options.bar)
     seeds = read_seeds([Path(path) for path in options.seeds], data.manifest)
     models = models_under_test(config, runs, source, options)
+    plan = plan_answers(options.generate, models, source)
     openings = open_test_set(options, config, runs, str(data.manifest))
     judged = judge(
         models,
@@ -60,6 +62,7 @@ def evaluate_runs(options: EvaluateConfig) -> dict[str, Any]:
         seeds=seeds,
         seed=config.seed,
         blocks=partial(audit_blocks, source),
+        generated=write_answers(plan, models, source),
     )
     evaluation = {
         **judged.report,

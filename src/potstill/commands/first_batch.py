@@ -40,8 +40,9 @@ def check_teacher(config: TrainConfig, module: DistillationModule, batches: Iter
     """
     if not (module.teacher and module.objective.needs_teacher.logits):
         return
-    if any(source.is_sparse for source in caches_within(module.teacher)):
-        return  # of some classes only; they are looked at when they are put away (`signals/cached.py`)
+    known_in_part = [module.teacher, *caches_within(module.teacher)]
+    if any(getattr(source, "is_sparse", False) for source in known_in_part):
+        return  # they are looked at when they are put away (`signals/cached.py`), or were read (`commands/recorded.py`)
     hits: dict[str, Hits] = {}
     for number, chunk in enumerate(_labelled_first(batches, module.task)):
         targets = _targets(module.teacher.signal(chunk, module.objective.needs_teacher))

@@ -28,6 +28,7 @@ from potstill.tracking.checkpoint_file import CheckpointFile
 from potstill.tracking.checkpoints import trainer_switches
 from potstill.tracking.interruption import StopAskedError, StopAtSignal
 from potstill.tracking.memory import MemoryInCheckpoints, SignalsOnDisk
+from potstill.tracking.no_profiler import NoProfiler
 from potstill.tracking.trial import PruneTrial, open_trial
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,6 @@ def make_trainer(config: TrainConfig, module: DistillationModule, loggers: list[
             place.world_size,
             on_cpu=training_device(config.hardware.accelerator).type == "cpu",
             has_unused_parameters=bool(module.unused_parameters),
-            cpu_offload=config.hardware.cpu_offload,
         ),
         precision=PRECISIONS[config.hardware.precision],  # type: ignore[arg-type]
         plugins=[CheckpointFile()],
@@ -62,6 +62,7 @@ def make_trainer(config: TrainConfig, module: DistillationModule, loggers: list[
         check_val_every_n_epoch=None if by_steps else 1,
         log_every_n_steps=config.log_every,
         logger=loggers or False,
+        profiler=NoProfiler(),
         callbacks=[*callbacks, StopAtSignal(), *_memory(config, module), *_kept(module), *_pruning(config, place)],
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # the data module gives each rank its share of a global batch

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from potstill.commands.generation import Parts, assemble, outcomes
 from potstill.config.build import build
 from potstill.config.compose import typed
 from potstill.config.text_schema import GenerateConfig
-from potstill.config.text_validate import validate_generation
+from potstill.config.text_validate import refuse_unread, validate_generation
 from potstill.generation.asking import ask_all
 from potstill.generation.budget import SpentError
 from potstill.generation.card import card
@@ -23,6 +23,7 @@ from potstill.generation.export import Exporter, damage, seal
 from potstill.generation.ledger import Ledger
 from potstill.generation.progress import status_line
 from potstill.generation.terms import check_terms
+from potstill.interrupts import run_interruptible
 from potstill.tracking import record
 from potstill.tracking.lock import is_locked, locked
 from potstill.tracking.logger import finish, with_metrics_file
@@ -37,6 +38,7 @@ def main(config: DictConfig) -> None:
         directory = Path(config.ledger.dir)
         print(status_line(directory, is_running=is_locked(directory)))
         return
+    refuse_unread(HydraConfig.get().overrides.task)
     options = typed(config, GenerateConfig)
     validate_generation(options)
     override = check_terms(options.teacher.terms, options.teacher.model, options.teacher.revision)
@@ -95,7 +97,7 @@ def _ask(options: GenerateConfig, parts: Parts, ledger: Ledger) -> SpentError | 
         return parts.judge.requests(outcomes(options, parts, ledger))
 
     try:
-        asyncio.run(ask_all(options, parts.teacher, parts.plan, ledger, verdicts if parts.judge else None))
+        run_interruptible(ask_all(options, parts.teacher, parts.plan, ledger, verdicts if parts.judge else None))
     except SpentError as error:
         return error
     return None
@@ -120,6 +122,10 @@ def _log(options: GenerateConfig, facts: dict[str, Any], status: str) -> None:
         record.log_config(loggers, asdict(options))
         record.log_manifest(loggers, facts)
         counts = {**facts["ledger"], **facts.get("export", {}).get("counts", {})}
-        record.log_summary(loggers, {f"generate/{name}": count for name, count in counts.items()})
+        numbers = {f"generate/{name}": count for name, count in counts.items()}
+        record.log_summary(loggers, numbers)
+        for each in loggers:
+            each.log_metrics(numbers, step=0)
+            each.save()
     finally:
         finish(loggers, status)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from datasets import DatasetDict
 
+from potstill.audit.contamination import is_copy
+from potstill.audit.texts import Texts
 from potstill.config.build import build
 from potstill.config.text_schema import GenerateConfig
+from potstill.errors import UserError
 from potstill.generation.export import Outcome
 from potstill.generation.filters import Filter, apply
 from potstill.generation.judge import Judge
 from potstill.generation.ledger import Ledger
 from potstill.generation.overlap import read_manifest, refuse_overlap, text_hash, texts_of
-from potstill.generation.plan import Plan
+from potstill.generation.plan import Plan, Prompt
 from potstill.generation.protocol import TextTeacher
 from potstill.generation.sample import said
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -33,10 +39,13 @@ def assemble(options: GenerateConfig, override: str | None) -> Parts:
     """Raises UserError for what does not fit in data, templates and endpoint, and for prompts that are test items."""
     filters(options)
     source: DatasetDict = build(options.data.source, "data.source")
-    teacher = build(options.teacher.endpoint, "teacher.endpoint", **_of_the_run(options))
-    plan = Plan(source["train"], options.generation, options.teacher.model, options.teacher.revision, teacher.name)
+    plan = Plan(source["train"], options.generation, options.teacher.model, options.teacher.revision)
     judge = Judge(options.generation.judge, plan) if options.generation.judge.prompt else None
-    _refuse_test_items(source, plan, options.generation.test_manifest)
+    test = [prompt.text for prompt in replace(plan, table=source["test"]).prompts()] if "test" in source else []
+    plan.left_out = _copies(plan, test, options.data.drop_copies)
+    _refuse_test_items(plan, test, options.generation.test_manifest)
+    teacher = build(options.teacher.endpoint, "teacher.endpoint", **_of_the_run(options))
+    plan.endpoint = teacher.name
     return Parts(teacher, plan, judge, override)
 
 
@@ -62,11 +71,24 @@ def _of_the_run(options: GenerateConfig) -> dict[str, object]:
     return {"api": options.generation.api, "request_s": limits.request_s, "max_connections": limits.maximum}
 
 
-def _refuse_test_items(source: DatasetDict, plan: Plan, test_manifest: str | None) -> None:
-    if "test" in source:
-        test = Plan(source["test"], plan.options, plan.model, plan.revision, plan.endpoint)
-        hashes = {text_hash(prompt.text) for prompt in test.prompts()}
-        refuse_overlap(((prompt.index, prompt.text) for prompt in plan.prompts()), hashes, "data.source.test")
+def _copies(plan: Plan, test: list[str], how: str | None) -> frozenset[int]:
+    """Rows whose prompt is that of a test example, exactly or nearly, where that is asked for."""
+    if how is None:
+        return frozenset()
+    if not test:
+        problem = "leaves out what stands in the test split, and there is none."
+        raise UserError("data.drop_copies", how, problem, "Name it, data.source.test=FILE, or leave this out.")
+    found = is_copy(Texts(test), Texts([prompt.text for prompt in plan.prompts()]), how).nonzero()[0].tolist()
+    log.info("data.drop_copies=%s: %d of %d rows stand in test, and are not asked.", how, len(found), len(plan.table))
+    return frozenset(found)
+
+
+def _refuse_test_items(plan: Plan, test: list[str], test_manifest: str | None) -> None:
+    def asked() -> Iterator[Prompt]:
+        return (prompt for prompt in plan.prompts() if prompt.index not in plan.left_out)
+
+    texts, hashes = ((prompt.index, prompt.text) for prompt in asked()), {text_hash(text) for text in test}
+    refuse_overlap(texts, hashes, "data.source.test", "Leave them out: data.drop_copies=exact")
     if test_manifest:
-        texts = (text for prompt in plan.prompts() for text in texts_of(prompt.index, prompt.text, prompt.row))
-        refuse_overlap(texts, read_manifest(test_manifest), test_manifest)
+        texts = (text for prompt in asked() for text in texts_of(prompt.index, prompt.text, prompt.row))
+        refuse_overlap(texts, read_manifest(test_manifest), test_manifest, "Take them out of the prompts.")

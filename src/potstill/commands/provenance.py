@@ -11,11 +11,11 @@ from potstill import __version__
 from potstill.commands.assemble import Source
 from potstill.commands.train import teacher_fingerprint
 from potstill.config.rerun import read_config
-from potstill.config.schema import EvaluateConfig, TrainConfig
+from potstill.config.schema import AnswersConfig, EvaluateConfig, TrainConfig
 from potstill.tracking.manifest import manifest_of
 from potstill.tracking.secrets import redact
 
-KEPT = ("status", "started_at", "git", "versions", "fingerprints", "licences", "parents", "command")
+KEPT = ("status", "started_at", "git", "versions", "fingerprints", "licences", "licence_records", "parents", "command")
 SHOWN = ("teacher", "student", "loss", "data", "optim")  # of the student's config
 
 
@@ -36,6 +36,10 @@ def rerun(options: EvaluateConfig) -> str:
     words = ["potstill", "evaluate", f"run={options.run}"]
     words += [f"baseline={options.baseline}"] if options.baseline else []
     words += [f"bar={options.bar.name or 'none'}"]
+    words += [f"teacher_path={options.teacher_path}"] if options.teacher_path else []
+    usual = vars(AnswersConfig())
+    changed = {name: value for name, value in vars(options.generate).items() if value != usual[name]}
+    words += [f"generate.{name}={'null' if value is None else value}" for name, value in changed.items()]
     words += ["quantised=true"] if options.quantised else []
     words += [f"+models.{name}={path}" for name, path in options.models.items()]
     words += [f"seeds=[{','.join(options.seeds)}]"] if options.seeds else []

@@ -84,8 +84,9 @@ def _finish(stage: Stage, records: dict[str, Any], keep: Callable[[], None]) -> 
         _start(stage)
     else:
         log.info("\nStage '%s': potstill %s %s", stage.name, stage.command, shlex.join(stage.overrides))
-        _set_aside(stage.directory)
-        _set_aside(stage.output)
+        if not stage.grows:
+            _set_aside(stage.directory)
+            _set_aside(stage.output)
         started = {"command": stage.command, "fingerprint": now, "output": str(stage.output), "is_done": False}
         records[stage.name] = started
         keep()
@@ -112,8 +113,8 @@ def _is_as_planned(stage: Stage) -> bool:
 
 def _start(stage: Stage) -> None:
     command = importlib.import_module(f"potstill.commands.{stage.command}")
-    if stage.command == "train":
-        command.train(typed(stage.config, SCHEMAS["train"]), stage.overrides)
+    if stage.command in ("train", "cache"):
+        getattr(command, stage.command)(typed(stage.config, SCHEMAS[stage.command]), stage.overrides)
     else:
         command.main(stage.config)
 

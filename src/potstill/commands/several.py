@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from potstill.commands.shared import Source
 from potstill.config.schema import TrainConfig
 from potstill.errors import UserError
+from potstill.models.output_layer import num_columns
 from potstill.objective import Objective
 from potstill.signals.cached import CachedTeacher
 from potstill.signals.live import LiveTeacher
@@ -57,11 +58,11 @@ def refuse_taps(objective: Objective) -> None:
 
 def _check_columns(sources: Mapping[str, LiveTeacher | CachedTeacher | RememberedTeacher]) -> None:
     """Of language models: the columns of classifiers were matched by their labels."""
-    sizes = {key: source.model.get_output_embeddings() for key, source in sources.items()}  # type: ignore[operator]
+    sizes = {key: num_columns(source.model) for key, source in sources.items()}
     first_key, first = next(iter(sizes.items()))
-    for key, head in sizes.items():
-        if first is not None and head is not None and head.weight.shape[0] != first.weight.shape[0]:
-            problem = f"has {head.weight.shape[0]} columns, and {first_key} has {first.weight.shape[0]}."
+    for key, size in sizes.items():
+        if None not in (first, size) and size != first:
+            problem = f"has {size} columns, and {first_key} has {first}."
             path = sources[key].model.name_or_path  # type: ignore[union-attr]
             raise UserError(f"{key}.path", path, problem, "Take models of one vocabulary.")
 

@@ -44,12 +44,17 @@ Made = TypeVar("Made")
 
 @dataclass
 class Source:
-    """Data as a model will see it."""
+    """Data as a model will see it.
+
+    licence: of text that a teacher wrote, its record (`generation.terms`). left_out: what of it is not learnt, and why.
+    """
 
     task: Task
     data: DataModule
     label_names: list[str] | None
     tokenizer: PreTrainedTokenizerBase | None
+    licence: dict[str, Any] | None = None
+    left_out: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Kept(Generic[Made]):

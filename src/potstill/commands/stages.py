@@ -8,6 +8,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from potstill.commands.cache import check_cache
 from potstill.config.compose import SCHEMAS, composed, typed
 from potstill.config.mine_validate import check_mining
 from potstill.config.schema import RecipeCommandConfig, StageConfig
@@ -19,6 +20,7 @@ from potstill.fingerprint import fingerprint
 # What of the recipe's own command line each command understands.
 SHARED = {
     "train": ("seed", "hardware", "logger", "debug_preset"),
+    "cache": ("seed", "hardware", "debug_preset"),
     "evaluate": ("logger", "bar_preset"),
     "mine": ("seed", "logger"),
     "gain": ("logger",),
@@ -27,12 +29,14 @@ SHARED = {
 # What of a config says where things go and how fast, and not what they are.
 UNDECISIVE = {
     "train": ("run", "logger"),
+    "cache": ("run", "logger", "callbacks", "optim"),
     "evaluate": ("output", "logger", "ledger", "mixes"),
     "mine": ("output", "logger"),
     "gain": ("output", "logger"),
     "generate": ("run", "logger", "ledger", "limits", "report_every_s", "status"),
 }
-# What is there, in the stage's own directory, once it is done. An evaluation's is in the recipe's.
+# What is there, in the stage's own directory, once it is done. An evaluation's is in the recipe's;
+# a cache is the output itself.
 OUTPUTS = {"train": "student", "mine": "mined.json", "gain": "gain.json", "generate": "export/export.json"}
 
 
@@ -54,6 +58,11 @@ class Stage:
         if self.command == "train":
             decides["teacher"]["cache"]["dir"] = None  # it grows with every stage, and moves what is paid only
         return fingerprint({"command": self.command, **decides}, self.directory)
+
+    @property
+    def grows(self) -> bool:
+        """Whether what an earlier start left is of use under any fingerprint: signals are found by content."""
+        return self.command == "cache"
 
 
 def plan(
@@ -104,6 +113,8 @@ def _plan_stage(key: str, name: str, stage: StageConfig, places: Places, run_dir
         raise UserError(f"{key}.overrides", stage.overrides, problem, hint) from error
     shared = [text for text in given if text.lstrip("+~").partition("=")[0].split(".")[0] in SHARED[command]]
     shared = [text.replace("_preset=", "=") for text in shared]
+    if command == "cache":  # a place that the stage or the user chooses comes later, and wins
+        return _cache_stage(name, [f"teacher.cache.dir={directory}", *own, *shared, *stage.extra], directory)
     overrides = [*own, *shared, *stage.extra, *_place(command, directory, run_dir)]
     config = composed(command, overrides)
     _validate(command, config)
@@ -124,3 +135,10 @@ def _validate(command: str, config: DictConfig) -> None:
         check_mining(typed(config, SCHEMAS["mine"]))
     elif command == "generate":
         validate_generation(typed(config, SCHEMAS["generate"]))
+
+
+def _cache_stage(name: str, overrides: list[str], directory: Path) -> Stage:
+    config = composed("cache", overrides)
+    options = typed(config, SCHEMAS["cache"])
+    check_cache(options)
+    return Stage(name, "cache", overrides, config, directory, Path(options.teacher.cache.dir))

@@ -27,7 +27,7 @@ def models_under_test(
     config: TrainConfig, runs: dict[str, Path], source: Source, options: EvaluateConfig
 ) -> dict[str, ModelUnderTest]:
     """In the order of the columns. Everything is loaded, and refused, before the test set is opened."""
-    models = _teachers(config, source)
+    models = _teachers(config, source, options.teacher_path)
     for key, run in runs.items():
         student = load_exported(run / "student", source.task)
         models["student" if key == "run" else key] = under_test(student, config, source, key, str(run / "student"))
@@ -55,8 +55,19 @@ def _other(name: str, path: str, config: TrainConfig, source: Source) -> ModelUn
     return under_test(model, config, source, key, place)
 
 
-def _teachers(config: TrainConfig, source: Source) -> dict[str, ModelUnderTest]:
-    """The teacher. Of several, what they say together, `teacher`, and each alone, `teacher/<name>`."""
+def _teachers(config: TrainConfig, source: Source, path: str | None) -> dict[str, ModelUnderTest]:
+    """The teacher. Of several, what they say together, `teacher`, and each alone, `teacher/<name>`.
+
+    path: where the run has none, because it was trained on labels or on a teacher's text.
+    """
+    if path is not None:
+        if config.teacher.models:
+            problem = "is a second teacher: the run was trained with one, which is evaluated anyway."
+            raise UserError("teacher_path", path, problem, f"Leave it out, or name it: +models.other={path}")
+        if source.tokenizer is not None:
+            check_same(source.tokenizer, TeacherConfig(path=path))
+        model = load_teacher(TeacherConfig(path=path), source.task, tokenizer=source.tokenizer, who="teacher_path")
+        return {"teacher": under_test(model, config, source, "teacher_path", path)}
     check_tokenizers(config, source)
     tested = {}
     for key, options in config.teacher.models.items():

@@ -25,6 +25,7 @@ from potstill.commands.assemble import (
 )
 from potstill.commands.check import check_parts
 from potstill.commands.fit import fit, make_trainer
+from potstill.commands.licences import RECORDS, licence_records
 from potstill.commands.preflight import explained, preflight, training_device
 from potstill.commands.recording import recorded, write_config
 from potstill.commands.resume import Start, check_resumable, check_same_data, last_saved, resume_command
@@ -40,7 +41,7 @@ from potstill.hardware.place import Place, launched_place
 from potstill.models.export import export
 from potstill.tracking import lineage, record
 from potstill.tracking.checkpoints import LAST, best_path
-from potstill.tracking.manifest import manifest, manifest_of, resumed, write_json
+from potstill.tracking.manifest import manifest, manifest_of, resumed, write_json, write_lines
 from potstill.tracking.trial import check_trial, open_trial
 
 log = logging.getLogger(__name__)
@@ -106,6 +107,8 @@ def train_here(config: TrainConfig, overrides: Sequence[str], place: Place) -> d
     with recorded(config, overrides, facts, start) as loggers:
         if place.rank == 0 and start is None:
             write_json(run_dir / data_manifest.FILE, source.data.manifest)
+            if source.left_out:
+                write_lines(run_dir / "left_out.jsonl", source.left_out)
         lineage.log_inputs(loggers, source.data, config.data.source, [*facts["parents"], config.student.path])
         before = preflight(config, module, source.data, place)
         trainer = make_trainer(config, module, loggers, place)
@@ -150,7 +153,8 @@ def facts_of(config: TrainConfig, source: Source, models: Models, start: Start |
     if start and (before := manifest_of(Path(config.run.dir))):
         check_same_data(before["fingerprints"], fingerprints, config.run.allow_changed)
         return resumed(before, from_step=start.step)
-    return manifest(seeds={"seed": config.seed}, fingerprints=fingerprints, parents=list(made_from))
+    facts = manifest(seeds={"seed": config.seed}, fingerprints=fingerprints, parents=list(made_from))
+    return {**facts, RECORDS: licence_records(config, source)}
 
 
 def refuse_unwritable(run_dir: Path) -> None:

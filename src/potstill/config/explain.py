@@ -54,7 +54,7 @@ def explain(error: BaseException, command: str, overrides: Sequence[str], compos
     text = _first_line(message)
     problem = _plain(text)
     if problem == text:
-        return UserError(key, value, f"cannot be read: {text}", "Write key=value; quote blanks and commas.")
+        return UserError(key, value, f"cannot be read: {text}", _readable_form(key, value))
     return UserError(key, value, problem, "Leave it out, or choose another option of its group.")
 
 
@@ -140,6 +140,13 @@ def _guilty(command: str, overrides: Sequence[str], compose: Compose) -> tuple[s
             continue
         return _key_of(given), given.partition("=")[2]
     return "overrides", " ".join(overrides)
+
+
+def _readable_form(key: str, value: str) -> str:
+    if "{{" in value or "{%" in value:
+        fix = "A template is quoted twice, for Hydra and for the shell"
+        return f"{fix}: '{key}=\"{value}\"'" if not set("'\"") & set(value) else f"{fix}; best kept in a file."
+    return "Write key=value; quote blanks and commas."
 
 
 def _plain(text: str) -> str:

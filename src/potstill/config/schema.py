@@ -119,6 +119,9 @@ class ColumnsConfig:
     positive: str | None = None
     negative: str | None = None  # text, or a list of equally many texts
     score: str | None = None  # of a pair: how alike anchor and positive are, on any scale
+    weight: str | None = None  # how much an example counts in training, beside the others
+    logprobs: str | None = None  # causal_lm: what the endpoint that wrote the completion says of its tokens, as JSON
+    group: str | None = None  # examples of one value stay on one side of the splits that the source lacks
 
 
 @dataclass
@@ -127,6 +130,9 @@ class DataConfig:
     source: dict[str, Any] = field(default_factory=dict)
     columns: ColumnsConfig = field(default_factory=ColumnsConfig)
     slices: list[str] = field(default_factory=list)  # columns whose values name the slices of evaluation
+    balance_by: str | None = (
+        None  # one of slices: each of its values counts alike in training, however many rows it has
+    )
     label_names: list[str] | None = None  # default: every label that occurs, sorted
     validation_fraction: float = 0.1  # of the training examples, where the source has no validation split
     test_fraction: float = 0.2  # of all examples, where the source has no test split
@@ -190,15 +196,33 @@ class TrainConfig:
 
 
 @dataclass
+class AnswersConfig:
+    """What causal language models write to the test set's prompts; of data with prompts and completions."""
+
+    limit: int | None = 200  # prompts, the first by the hash of their content; null: all; 0: nothing is written
+    max_new_tokens: int = 256
+    batch_size: int = 16  # prompts at a time
+    answer: str | None = None  # number | text | none: judged by; null: number where every reference has a ####
+    form: str | None = (
+        None  # regular expression of a well-formed answer; null: #### and a number, where it is judged so
+    )
+
+
+@dataclass
 class EvaluateConfig:
     run: str = MISSING  # directory of a training run, or of a recipe's run
     baseline: str | None = None  # directory of the run trained without the teacher; a recipe's run knows its own
     output: str = MISSING  # where evaluation.json is written
     bar: BarConfig = field(default_factory=BarConfig)
+    teacher_path: str | None = (
+        None  # hub name or directory: the teacher of a student that was trained without its weights
+    )
+    generate: AnswersConfig = field(default_factory=AnswersConfig)
     quantised: bool = False  # the student in 8 bits as one more column
     models: dict[str, str] = field(default_factory=dict)  # further columns: name -> hub name, directory or run
     seeds: list[str] = field(default_factory=list)  # runs, evaluated before, that differ in their seed alone
     ledger: str = "evaluations.jsonl"  # where every opening of a test set is written down
+    reason: str | None = None  # for measuring several settings of one sweep on one test set, without choosing by it
     mixes: list[Any] = field(default_factory=list)  # speed is measured under: [examples a request, requests under way]
     logger: dict[str, Any] | None = None
 
@@ -228,7 +252,7 @@ class AuditConfig:
 
 @dataclass
 class StageConfig:
-    command: str = MISSING  # train | evaluate | mine | gain | generate
+    command: str = MISSING  # train | cache | evaluate | mine | gain | generate
     overrides: list[str] = field(default_factory=list)  # `{name}` stands for the directory of the earlier stage `name`
     extra: list[str] = field(default_factory=list)  # the user's own, after all others
 

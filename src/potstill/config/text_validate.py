@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from potstill.config.text_schema import GenerateConfig
+from potstill.config.validate import COPIES
 from potstill.errors import UserError, nearest_hint
 
 APIS = ("chat", "completions")
 TOKEN_FIELDS = ("max_tokens", "max_completion_tokens")
 OWN_FIELDS = ("model", "messages", "prompt", "temperature", "top_p", "seed", "stop", "n", "stream", *TOKEN_FIELDS)
+
+READ_OF_DATA = ("data.source", "data.drop_copies")
 
 POSITIVE = (
     *("generation.samples", "generation.choices_per_request", "generation.max_tokens", "generation.shard_rows"),
@@ -32,9 +36,20 @@ def validate_generation(config: GenerateConfig) -> None:
             raise UserError(key, value, "must not be negative.", f"For example: {key}=1")
     _one_of("generation.api", config.generation.api, APIS)
     _one_of("generation.max_tokens_field", config.generation.max_tokens_field, TOKEN_FIELDS)
+    if config.data.drop_copies is not None:
+        _one_of("data.drop_copies", config.data.drop_copies, COPIES)
     _generation(config)
     _limits(config)
     _prices(config)
+
+
+def refuse_unread(overrides: Iterable[str]) -> None:
+    """An option of `data` that only a training reads. In a file it may stand: one file of data is for both."""
+    for text in overrides:
+        key, _, value = text.lstrip("+~").partition("=")
+        if key.startswith("data.") and not key.startswith(READ_OF_DATA):
+            problem = "is read by trainings, not by a generation: it would have no effect."
+            raise UserError(key, value, problem, f"Leave it out. Read here: {', '.join(READ_OF_DATA)}")
 
 
 def _value(config: GenerateConfig, key: str) -> Any:

@@ -94,6 +94,8 @@ def validate_data(data: DataConfig) -> None:
     _one_of("data.task", data.task, TASKS)
     if data.drop_copies is not None:
         _one_of("data.drop_copies", data.drop_copies, COPIES)
+    if data.balance_by is not None:
+        _one_of("data.balance_by", data.balance_by, tuple(data.slices))
 
 
 def _value(config: TrainConfig, key: str) -> Any:
@@ -142,6 +144,13 @@ def _embedding(config: TrainConfig) -> None:
         value = _value(config, key)
         if value != without and data.task != "embedding":
             raise UserError(key, value, f"has no effect with data.task={data.task}.", f"Leave it out: {key}={without}")
+    for key in ("data.columns.weight", "data.balance_by"):
+        if (value := _value(config, key)) and data.task == "embedding":
+            problem = "has no effect with data.task=embedding, whose losses compare texts with each other."
+            raise UserError(key, value, problem, f"Leave it out: {key}=null")
+    if data.columns.logprobs and data.task != "causal_lm":
+        problem = f"has no effect with data.task={data.task}: it is of the tokens of a text."
+        raise UserError("data.columns.logprobs", data.columns.logprobs, problem, "Set data.columns.logprobs=null")
     if data.pair_by_label and not (data.columns.text and data.columns.label):
         problem = "pairs single texts by their label, so it reads a column of each."
         raise UserError("data.pair_by_label", True, problem, "Set data.columns.text=COLUMN data.columns.label=COLUMN")

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -26,6 +26,9 @@ class Batch:
     numbers: `[B]`, each example's place in its split: what a memory of all examples is looked up by. None where the
         batch was made by hand.
     routes: where a column says which teacher an example has, its value per example.
+    weights: `[B]`, how much the rows of each example count in training; None: all alike.
+    host: of a batch on an accelerator, the same on the CPU, where it was read. What a program has to know in numbers
+        (how long, how many, which rows) is asked of that one, so that nobody waits for the accelerator.
     """
 
     inputs: dict[str, Tensor]
@@ -33,17 +36,18 @@ class Batch:
     keys: tuple[str, ...]
     numbers: Tensor | None = None
     routes: tuple[str, ...] = ()
+    weights: Tensor | None = None
+    host: Batch | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def take(self, examples: Sequence[int]) -> Batch:
         """The examples of these numbers, padded as they are."""
-        index = torch.tensor(examples, dtype=torch.long, device=self.labels.device)
+        index = self.beside(torch.tensor(examples, dtype=torch.long))
         keys, routes = (tuple(each[example] for example in examples if each) for each in (self.keys, self.routes))
-        numbers = None if self.numbers is None else self.numbers.index_select(0, index)
-        inputs = {name: value.index_select(0, index) for name, value in self.inputs.items()}
-        return Batch(inputs, self.labels.index_select(0, index), keys, numbers, routes)
+        taken = self._mapped(lambda value: value.index_select(0, index))
+        return replace(taken, keys=keys, routes=routes, host=None if self.host is None else self.host.take(examples))
 
     def empty(self) -> Batch:
         """None of the examples, in their shapes."""
@@ -51,11 +55,30 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """In memory that an accelerator reads by itself; called by data loaders."""
-        inputs = {name: value.pin_memory() for name, value in self.inputs.items()}
-        numbers = None if self.numbers is None else self.numbers.pin_memory()
-        return replace(self, inputs=inputs, labels=self.labels.pin_memory(), numbers=numbers)
+        return self._mapped(lambda value: value.pin_memory())
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        inputs = {name: value.to(device, non_blocking=non_blocking) for name, value in self.inputs.items()}
-        numbers = None if self.numbers is None else self.numbers.to(device, non_blocking=non_blocking)
-        return replace(self, inputs=inputs, labels=self.labels.to(device, non_blocking=non_blocking), numbers=numbers)
+    def to(self, device: torch.device | str) -> Batch:
+        """Without waiting, where the memory it is in allows it."""
+        if self.labels.device == torch.device(device):
+            return self
+        host = self if self.labels.device.type == "cpu" else None
+        return replace(self._mapped(lambda value: _sent(value, device)), host=host)
+
+    @property
+    def on_host(self) -> Batch:
+        return self if self.host is None else self.host
+
+    def beside(self, value: Tensor) -> Tensor:
+        """What was found out on the host, where the batch lies."""
+        return _sent(value, self.labels.device)
+
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """With every tensor changed alike."""
+        inputs = {name: change(value) for name, value in self.inputs.items()}
+        others = {name: getattr(self, name) for name in ("labels", "numbers", "weights")}
+        changed = {name: None if value is None else change(value) for name, value in others.items()}
+        return replace(self, inputs=inputs, **changed)
+
+
+def _sent(value: Tensor, device: torch.device | str) -> Tensor:
+    return value.to(device, non_blocking=torch.device(device).type == "cuda")

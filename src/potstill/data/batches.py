@@ -84,11 +84,17 @@ class GlobalBatches(Sampler[list[Any]]):
 
 
 class BatchView(TorchDataset[Batch]):
-    """A table whose item is a batch: `view[[3, 1, 4]]`. route_column: of the table, what becomes a batch's `routes`."""
+    """A table whose item is a batch: `view[[3, 1, 4]]`.
 
-    def __init__(self, table: Dataset, encoder: Encoder, route_column: str | None = None) -> None:
-        columns = [*encoder.columns, *([route_column] if route_column else [])]
-        self.table, self.encoder, self.route_column = table.select_columns(columns), encoder, route_column
+    route_column, weight_column: of the table, what becomes a batch's `routes` and `weights`.
+    """
+
+    def __init__(
+        self, table: Dataset, encoder: Encoder, route_column: str | None = None, weight_column: str | None = None
+    ) -> None:
+        columns = [*encoder.columns, *(name for name in (route_column, weight_column) if name)]
+        self.table, self.encoder = table.select_columns(columns), encoder
+        self.route_column, self.weight_column = route_column, weight_column
 
     def __getitem__(self, indices: list[int]) -> Batch:
         if not indices:
@@ -97,7 +103,8 @@ class BatchView(TorchDataset[Batch]):
 
     def _collated(self, rows: list[dict[str, Any]], numbers: list[int]) -> Batch:
         routes = tuple(row[self.route_column] for row in rows) if self.route_column else ()
-        return replace(self.encoder.collate(rows), numbers=torch.tensor(numbers), routes=routes)
+        weights = torch.tensor([row[self.weight_column] for row in rows]) if self.weight_column else None
+        return replace(self.encoder.collate(rows), numbers=torch.tensor(numbers), routes=routes, weights=weights)
 
 
 class PairView(BatchView):

@@ -57,6 +57,7 @@ def build_data(
         num_workers=num_workers,
         limit_batches=limit_batches,
         pair_by_label=config.pair_by_label,
+        balance_by=config.balance_by,
         provenance=getattr(source_splits, "provenance", ""),
     )
 

@@ -18,6 +18,7 @@ REQUIRED = {  # alternatives per task: exactly one must be given
     "causal_lm": [("text",), ("prompt", "completion"), ("messages",)],
     "embedding": [("text",), ("anchor", "positive")],
 }
+WEIGHT, GROUP, LOGPROBS = "weight", "group", "logprobs"
 OPTIONAL = {"text_classification": ("text_pair",), "embedding": ("negative",)}
 STRINGS = ("text", "text_pair", "prompt", "completion", "anchor", "positive", "negative")
 
@@ -32,6 +33,11 @@ def check_columns(config: Any, splits: Mapping[Any, Dataset]) -> None:
     columns = input_columns(config) | ({"label": config.columns.label} if config.columns.label else {})
     if config.task == "embedding":
         columns |= _embedding_columns(config.columns)
+    if config.columns.group:
+        columns |= {GROUP: config.columns.group}
+    for name in (WEIGHT, LOGPROBS):
+        if (column := getattr(config.columns, name)) and "train" in splits:
+            _check_present(f"data.columns.{name}", column, "train", splits["train"])
     for split, table in splits.items():
         if not len(table):
             raise UserError("data.source", split, f"the {split} split has no examples.", "Check the file or hub name.")
@@ -61,14 +67,20 @@ def tidy(table: Dataset, config: Any, split: str, label_names: list[str] | None)
     """The table under our names: the inputs, `label` as class number, `slice:NAME` as text, and `content`.
 
     label: `IGNORE` where there is none; the score of a pair that has one, else of a pair a number that its anchor
-    decides. content: hash of the inputs alone, so that one text under two labels is one content. group: of pairs, hash
-    of the anchor. Raises UserError for an input that is null or no text, and for a label that is not among the names.
+    decides. content: hash of the inputs alone, so that one text under two labels is one content. group: hash of the
+    column of that name or, of pairs, of the anchor. weight: where the config names a column; 1 where a split has none.
+    logprobs: likewise; null where a split has none.
+    Raises UserError for an input that is null or no text, and for a label that is not among the names.
     """
     columns = input_columns(config)
     score = config.columns.score if config.task == "embedding" else None
     features = Features({"content": Value("string"), "label": Value("float32" if score else "int64")})
-    if "anchor" in columns:
-        features["group"] = Value("string")
+    if group := config.columns.group or columns.get("anchor"):
+        features[GROUP] = Value("string")
+    if config.columns.weight:
+        features[WEIGHT] = Value("float32")
+    if config.columns.logprobs:
+        features[LOGPROBS] = Value("string")
     features.update({slice_column(name): Value("string") for name in config.slices})
     label = config.columns.label if label_names else None
     options = {
@@ -76,6 +88,9 @@ def tidy(table: Dataset, config: Any, split: str, label_names: list[str] | None)
         "columns": columns,
         "label": (label, table.features[label], _numbered(label_names)) if label else None,
         "score": score,
+        "group": group,
+        "weight": config.columns.weight,
+        "logprobs": config.columns.logprobs,
         "slices": {name: table.features[name] for name in config.slices},
     }
     facts = table.map(
@@ -111,6 +126,9 @@ def _facts(
     columns: dict[str, str],
     label: tuple[str, Any, dict[str, int]] | None,
     score: str | None,
+    group: str | None,
+    weight: str | None,
+    logprobs: str | None,
     slices: dict[str, Any],
 ) -> dict[str, list[Any]]:
     for name, column in columns.items():
@@ -118,12 +136,17 @@ def _facts(
     inputs = zip(*(rows[column] for column in columns.values()), strict=True)
     facts: dict[str, list[Any]] = {"content": [content_hash(*columns, *values) for values in inputs]}
     facts["label"] = _label_ids(rows, label) if label else [IGNORE] * len(indices)
-    if "anchor" in columns:
-        facts["group"] = [content_hash(anchor) for anchor in rows[columns["anchor"]]]
-        if not label:
-            facts["label"] = [int(group[:15], 16) for group in facts["group"]]
+    if group:
+        facts[GROUP] = [content_hash(value) for value in rows[group]]
+    if "anchor" in columns and not label:
+        facts["label"] = [int(content_hash(anchor)[:15], 16) for anchor in rows[columns["anchor"]]]
     if score:
-        facts["label"] = _scores(score, rows[score], indices, split)
+        facts["label"] = _numbers("score", score, rows[score], indices, split)
+    if weight:
+        given = rows.get(weight, [1.0] * len(indices))
+        facts[WEIGHT] = _numbers("weight", weight, given, indices, split, least=0.0)
+    if logprobs:
+        facts[LOGPROBS] = rows.get(logprobs, [None] * len(indices))
     for name, feature in slices.items():
         facts[slice_column(name)] = [spell(value, feature) or "(none)" for value in rows[name]]
     return facts
@@ -154,12 +177,15 @@ def _embedding_columns(columns: Any) -> dict[str, str]:
     return {"score": columns.score}
 
 
-def _scores(column: str, values: list[Any], indices: list[int], split: str) -> list[float]:
+def _numbers(
+    name: str, column: str, values: list[Any], indices: list[int], split: str, least: float = -math.inf
+) -> list[float]:
     for index, value in zip(indices, values, strict=True):
         is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not is_number:
-            problem = f"holds {value!r}, no finite number, in example {index} of the {split} split."
-            raise UserError("data.columns.score", column, problem, "Leave such pairs out of the source.")
+        if not is_number or value < least:
+            wanted = "no finite number" if least == -math.inf else f"no finite number >= {least:g}"
+            problem = f"holds {value!r}, {wanted}, in example {index} of the {split} split."
+            raise UserError(f"data.columns.{name}", column, problem, "Leave such examples out of the source.")
     return [float(value) for value in values]
 
 

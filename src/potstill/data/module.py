@@ -9,16 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
 
 from potstill.data.batch import IGNORE, Batch
 from potstill.data.batches import BatchView, GlobalBatches, PairView
-from potstill.data.columns import slice_column
+from potstill.data.columns import LOGPROBS, WEIGHT, slice_column
 from potstill.data.content import content_hash
 from potstill.data.encoders import Encoder
 from potstill.data.manifest import manifest_of_items
 from potstill.data.splits import select
+from potstill.data.weights import relative
 from potstill.errors import UserError
 
 PREFETCHED = 4  # batches a worker; a long one must not empty the queue
@@ -34,6 +36,7 @@ class DataModule(pl.LightningDataModule):
     labelled_only: leave unlabelled training examples out; validation and test keep all.
     limit_batches: keep only the first so many batches of each split, for debugging.
     pair_by_label: train on each text with another of its label.
+    balance_by: a slice whose values count alike in training, however many rows they have.
     route_by: a slice that says which of several teachers an example has; in the batches, then.
     provenance: what else the fingerprint should tell apart, such as a version of the source.
     Raises UserError where nothing is left to train on.
@@ -54,6 +57,7 @@ class DataModule(pl.LightningDataModule):
         num_workers: int,
         limit_batches: int | None,
         pair_by_label: bool = False,
+        balance_by: str | None = None,
         provenance: str = "",
     ) -> None:
         super().__init__()
@@ -72,6 +76,7 @@ class DataModule(pl.LightningDataModule):
             self.examples["train"] = _labelled(self.examples["train"])
         if limit_batches:
             self.examples = {name: _first(table, limit_batches * batch_size) for name, table in self.examples.items()}
+        self.examples["train"] = relative(self.examples["train"], balance_by)
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -89,6 +94,10 @@ class DataModule(pl.LightningDataModule):
 
     def num_examples(self, split: str) -> int:
         return len(self.examples[split])
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:  # noqa: ARG002
+        """Without Lightning's search for tensors in whatever a batch may be."""
+        return batch.to(device)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Its state, kept in every checkpoint, is the number of batches trained on."""
@@ -112,7 +121,9 @@ class DataModule(pl.LightningDataModule):
     def view(self, split: str) -> BatchView:
         """Its examples, a batch for every list of numbers, or of pairs of them."""
         kind = PairView if self.pair_by_label and split == "train" else BatchView
-        return kind(self.examples[split], self.encoder, slice_column(self.route_by) if self.route_by else None)
+        weight_column = WEIGHT if split == "train" and WEIGHT in self.examples[split].column_names else None
+        route_column = slice_column(self.route_by) if self.route_by else None
+        return kind(self.examples[split], self.encoder, route_column, weight_column)
 
     def slice_values(self, split: str) -> dict[str, list[str]]:
         """Per slice column one value an example, in evaluation order; "(none)" where the source has null."""
@@ -202,8 +213,13 @@ def _unchanged(batch: Any) -> Any:
 
 
 def _hashes(examples: Mapping[str, Dataset]) -> dict[str, str]:
-    """One hash a split, of what each example holds, its label and its slices."""
-    return {split: content_hash(*_facts(table)) for split, table in examples.items()}
+    """One hash a split, of what each example holds, its label, its slices and what else it is trained with."""
+    return {
+        split: content_hash(
+            *_facts(table), *(table[name][:] for name in (WEIGHT, LOGPROBS) if name in table.column_names)
+        )
+        for split, table in examples.items()
+    }
 
 
 def _facts(table: Dataset) -> list[list[Any]]:

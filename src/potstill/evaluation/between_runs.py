@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from potstill.data.batch import IGNORE
+from potstill.evaluation.answers import OF_ANSWERS
 from potstill.evaluation.compare import Compared, difference
 from potstill.evaluation.ranking import costs, main_model
 from potstill.evaluation.scores import NO_ANSWER, Scores
@@ -105,12 +106,17 @@ def _mask(run: Evaluated, name: str) -> NDArray[np.bool_]:
     return np.array([item["slices"].get(about["column"]) == about["value"] for item in run.items], dtype=bool)
 
 
+def _told(model: Mapping[str, Any], metric: str) -> Mapping[str, Any]:
+    """What is on record of one item: its rows, or for a metric of answers the one that was generated."""
+    return (model.get("generated") or {"rows": 0}) if metric in OF_ANSWERS else model
+
+
 def scores_of(items: Sequence[Mapping[str, Any]], model: str, metric: str) -> Compared:
     """What a difference needs of a model: its rows, right or wrong and with their share of the item's nats.
 
     The nats of a single token are not on record, and no sum over items depends on them.
     """
-    told = [item["models"][model] for item in items]
+    told = [_told(item["models"][model], metric) for item in items]
     rows_E = np.array([each["rows"] for each in told], dtype=np.int64)
     example_N = np.repeat(np.arange(len(told)), rows_E)
     if "value" in next((each for each in told if each["rows"]), {}):

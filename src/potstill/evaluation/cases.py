@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from potstill.evaluation.answers import Answers, answers_by_example
 from potstill.evaluation.compare import Compared, per_example
 from potstill.evaluation.fidelity import error_kinds
 from potstill.evaluation.scores import NO_ANSWER, Scores
@@ -85,11 +86,16 @@ def confusions(scores: Mapping[str, Compared], items: Items) -> list[dict[str, A
     ]
 
 
-def lines(scores: Mapping[str, Compared], items: Items, metric: str) -> Iterator[dict[str, Any]]:
+def lines(
+    scores: Mapping[str, Compared], items: Items, metric: str, answers: Mapping[str, Answers] | None = None
+) -> Iterator[dict[str, Any]]:
     """Of every item what each model made of it: for paired tests between runs."""
     told = {name: _by_example(each, metric) for name, each in scores.items()}
+    written = {name: answers_by_example(each) for name, each in (answers or {}).items()}
     for example, item in enumerate(items.hashes):
         models = {name: facts[example] for name, facts in told.items()}
+        for name, found in written.items():
+            models[name] |= {"generated": found.get(example)}
         yield {**items.about(example), "item": item, "models": models}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from potstill.evaluation.metrics import SHARES_OF_RIGHT
 from potstill.evaluation.scores import Scores
 from potstill.evaluation.shares import as_dict
 from potstill.evaluation.statistics import Interval, holm, mcnemar, paired_bootstrap, paired_shares, smallest_difference
@@ -73,7 +74,8 @@ def per_example(scores: Compared, metric: str) -> tuple[NDArray[np.float64], NDA
 
 def is_right_or_wrong(scores: Compared, metric: str) -> bool:
     """Every example is one row, and `metric` counts those that are right."""
-    return isinstance(scores, Scores) and metric == "accuracy" and bool((per_example(scores, metric)[1] == 1).all())
+    counts_right = isinstance(scores, Scores) and metric in SHARES_OF_RIGHT
+    return counts_right and bool((per_example(scores, metric)[1] == 1).all())
 
 
 def _mcnemar(first: Compared, second: Compared, metric: str) -> tuple[float | None, list[int] | None]:

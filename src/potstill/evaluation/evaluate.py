@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from potstill.data.batch import Batch
+from potstill.evaluation.answers import Answers, Generated, with_answers
 from potstill.evaluation.bar import BarConfig
 from potstill.evaluation.between_seeds import between_seeds
 from potstill.evaluation.cases import Items, confusions, examples, lines
@@ -79,17 +80,20 @@ def judge(
     seeds: Sequence[dict[str, Any]] = (),
     seed: int = 0,
     blocks: Callable[[Mapping[str, Compared]], dict[str, Any]] | None = None,
+    generated: Generated | None = None,
 ) -> Judged:
     """Measure models (`teacher`, `student`, `baseline` have a part to play, any may be missing) and say what follows.
 
     seeds: runs that differ from this one, of `seed`, in their seed alone: path, seed, and the main metric of student
     and baseline. blocks: asked once, of the scores, for `contamination`, `coverage`, `teacher_quality`, `found_slices`.
+    generated: what they wrote to the prompts of examples, where they did.
     The report has JSON types only, keys in a fixed order, None for what cannot be measured (no gold label, no teacher,
     an empty slice). Raises ValueError where slice values or bytes are not one per example.
     """
     scores = predict_all(models, data.batches, task)
     _check_aligned(scores, data)
-    metric, all_slices = main_metric(task, scores.values()), declared(data.slice_values, data.kinds)
+    said = _said(scores, generated, task)
+    metric, all_slices = said.metric, declared(data.slice_values, data.kinds)
     masks, items = slice_masks(all_slices, data.slice_values), _items(data, scores)
     report: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
@@ -99,10 +103,11 @@ def judge(
         "verdict": None,
         "gates": [],
         "bar": asdict(bar),
-        "data": _about(data, scores),
-        "slices": _slices(all_slices, masks, scores, bar),
-        "models": _models(models, scores, masks, data, task, bar),
-        "differences": _differences(scores, metric, masks),
+        "data": _about(data, said),
+        "generation": dict(generated.about) if generated else None,
+        "slices": _slices(all_slices, masks, said, bar),
+        "models": _models(models, said, masks, data, task, bar),
+        "differences": _differences(said.ranked, metric, masks),
         "found_slices": None,
         "confusions": confusions(scores, items),
         "examples": examples(scores, items),
@@ -117,7 +122,44 @@ def judge(
         model["worst_slice"] = _worst_slice(report, model)
     report["gates"] = gates(report, bar)
     report["verdict"] = verdict(report["gates"], against_baseline(report))
-    return Judged(_without_nan(report), _without_nan(list(lines(scores, items, metric))), scores)
+    return Judged(_without_nan(report), _without_nan(list(lines(scores, items, metric, said.answers))), scores)
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What models said of one set. ranked: what `metric`, the main one, is taken of: scores, or those of answers."""
+
+    scores: Mapping[str, Compared]
+    answers: Mapping[str, Answers]
+    ranked: Mapping[str, Compared]
+    metric: str
+
+    @property
+    def of_answers(self) -> str | None:
+        return self.metric if self.ranked is not self.scores else None
+
+    def on(self, name: str, examples_E: NDArray[np.bool_]) -> tuple[Compared | None, Answers | None]:
+        """What a model said of the chosen examples; None for what it did not say."""
+        scores, answers = self.scores.get(name), self.answers.get(name)
+        chosen = None if scores is None else scores.where(examples_E[scores.example])
+        return chosen, None if answers is None else answers.where(examples_E)
+
+    @property
+    def labelled(self) -> NDArray[np.bool_]:
+        """Examples that the main metric can be taken of."""
+        labelled_E = np.zeros(_num_examples(self.scores), dtype=bool)
+        for first in list(self.ranked.values())[:1]:
+            labelled_E[first.example[first.labelled]] = True
+        return labelled_E
+
+
+def _said(scores: Mapping[str, Compared], generated: Generated | None, task: Task) -> _Said:
+    if generated is None:
+        return _Said(scores, {}, scores, main_metric(task, scores.values()))
+    if generated.metric is None:
+        return _Said(scores, generated.answers, scores, main_metric(task, scores.values()))
+    ranked = {name: answers.scores for name, answers in generated.answers.items()}
+    return _Said(scores, generated.answers, ranked, generated.metric)
 
 
 def _this(report: dict[str, Any], seed: int) -> dict[str, Any]:
@@ -126,14 +168,12 @@ def _this(report: dict[str, Any], seed: int) -> dict[str, Any]:
     return {"path": models["student"]["path"] if "student" in models else None, "seed": seed, **values}
 
 
-def _about(data: EvaluationSet, scores: Mapping[str, Compared]) -> dict[str, Any]:
-    first = next(iter(scores.values()), None)
-    labelled = 0 if first is None else len(np.unique(first.example[first.labelled]))
+def _about(data: EvaluationSet, said: _Said) -> dict[str, Any]:
     return {
         "fingerprint": data.fingerprint,
         "split": data.split,
-        "n": _num_examples(scores),
-        "num_labelled": labelled,
+        "n": _num_examples(said.scores),
+        "num_labelled": int(said.labelled.sum()),
         "manifest": data.manifest,
         "label_names": None if data.label_names is None else list(data.label_names),
     }
@@ -146,13 +186,9 @@ def _items(data: EvaluationSet, scores: Mapping[str, Compared]) -> Items:
 
 
 def _slices(
-    all_slices: Mapping[str, Slice], masks: Mapping[str, NDArray], scores: Mapping[str, Compared], bar: BarConfig
+    all_slices: Mapping[str, Slice], masks: Mapping[str, NDArray], said: _Said, bar: BarConfig
 ) -> dict[str, Any]:
-    first = next(iter(scores.values()), None)
-    labelled_E = np.zeros(_num_examples(scores), dtype=bool)
-    if first is not None:
-        labelled_E[first.example[first.labelled]] = True
-    counts = {name: int((mask_E & labelled_E).sum()) for name, mask_E in masks.items()}
+    counts = {name: int((mask_E & said.labelled).sum()) for name, mask_E in masks.items()}
     return {
         name: {**asdict(each), "n": int(masks[name].sum()), "is_too_small": counts[name] < bar.min_slice_items}
         for name, each in all_slices.items()
@@ -161,22 +197,22 @@ def _slices(
 
 def _models(
     models: Mapping[str, ModelUnderTest],
-    scores: Mapping[str, Compared],
+    said: _Said,
     masks: Mapping[str, NDArray[np.bool_]],
     data: EvaluationSet,
     task: Task,
     bar: BarConfig,
 ) -> dict[str, dict[str, Any]]:
-    everything = np.ones(_num_examples(scores), dtype=bool)
+    everything = np.ones(_num_examples(said.scores), dtype=bool)
     sample = single_examples(data.batches, 1)
     if not sample and len(everything):
         raise ValueError(f"batches, read again, has 0 values for {len(everything)} examples")
     return {
         name: {
             "path": tested.path,
-            "overall": _group(name, scores, everything, data, task, bar, in_full=True),
+            "overall": _group(name, said, everything, data, task, bar, in_full=True),
             "slices": {
-                each: _group(name, scores, mask_E, data, task, bar, in_full=False) for each, mask_E in masks.items()
+                each: _group(name, said, mask_E, data, task, bar, in_full=False) for each, mask_E in masks.items()
             },
             "worst_slice": None,
             "size": {
@@ -191,7 +227,7 @@ def _models(
 
 def _group(
     name: str,
-    scores: Mapping[str, Compared],
+    said: _Said,
     examples_E: NDArray[np.bool_],
     data: EvaluationSet,
     task: Task,
@@ -200,11 +236,14 @@ def _group(
     in_full: bool,
 ) -> dict[str, Any]:
     """One model's numbers over the rows of the chosen examples."""
-    chosen = scores[name].where(examples_E[scores[name].example])
     num_bytes = 0 if data.scored_bytes is None else int(np.asarray(data.scored_bytes)[examples_E].sum())
-    teacher = scores["teacher"].where(examples_E[scores["teacher"].example]) if "teacher" in scores else None
-    other = None if name == "teacher" else teacher
-    return group(chosen, other, task, num_bytes, min_items=bar.min_slice_items, in_full=in_full)
+    scores, answers = said.on(name, examples_E)
+    teacher, teacher_answers = (None, None) if name == "teacher" else said.on("teacher", examples_E)
+    assert scores is not None
+    found = group(scores, teacher, task, num_bytes, min_items=bar.min_slice_items, in_full=in_full)
+    if not said.answers:
+        return found
+    return with_answers(found, answers, teacher_answers, said.of_answers, bar.min_slice_items)
 
 
 def _differences(

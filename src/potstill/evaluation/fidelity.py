@@ -32,7 +32,7 @@ def against_teacher(
         found |= {"kl": _mean(scores.kl), "top5_overlap": _mean(scores.top5)}
         found["entropy_gap"] = _mean(scores.entropy) - _mean(teacher.entropy)
     found["retention"] = retention(value, teacher_value, metric)
-    found["retention_interval"] = _retention_interval(teacher, scores, metric)
+    found["retention_interval"] = retention_interval(teacher, scores, metric)
     if isinstance(scores, Scores) and isinstance(teacher, Scores):
         found["errors"] = error_table(teacher, scores)
         found["copied_errors"] = copied_errors(teacher, scores)
@@ -62,7 +62,7 @@ def copied_errors(teacher: Scores, scores: Scores) -> dict[str, Any]:
     return as_dict(share(copied_N[wrong_N], teacher.example[wrong_N]))
 
 
-def _retention_interval(teacher: Compared, scores: Compared, metric: str) -> list[float]:
+def retention_interval(teacher: Compared, scores: Compared, metric: str) -> list[float]:
     """Over examples; none of a correlation, which is no mean."""
     if metric == "spearman":
         return [math.nan, math.nan]

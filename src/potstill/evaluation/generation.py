@@ -8,11 +8,16 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+MEASURES = (
+    *("exact_match", "rouge_l", "numeric_match", "length_ratio"),
+    *("truncated", "repetitive", "empty", "format_valid"),
+)
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 FINAL = "####"  # before the final answer of GSM8K
 REPEATED_WORDS = 4  # of a run that counts as said again
@@ -72,32 +77,42 @@ def repetition(text: str) -> float:
     return 1 - len(Counter(runs)) / len(runs) if runs else 0.0
 
 
-def measure_generation(
+def score_answers(
     answers: Sequence[str],
     references: Sequence[str],
     *,
     truncated: Sequence[bool],
     is_valid: Callable[[str], bool] | None = None,
-) -> dict[str, Any]:
-    """The block `generation`. truncated: ended at the limit of tokens. is_valid: the form that was asked for.
+) -> dict[str, NDArray[np.float64]]:
+    """Of every answer each measure, `[N]`, `nan` where there is nothing to judge it by; and the words of both texts.
 
-    length_ratio: words of all answers over words of all references. `nan` where there is nothing to measure.
+    truncated: ended at the limit of tokens. is_valid: the form that was asked for.
     """
     pairs = list(zip(answers, references, strict=True))
-    numeric = [match for match in (numeric_match(*pair) for pair in pairs) if match is not None]
-    words = [sum(len(text.split()) for text in texts) for texts in (answers, references)]
-    return {
-        "n": len(pairs),
-        "exact_match": _mean([exact_match(*pair) for pair in pairs]),
-        "rouge_l": _mean([rouge_l(*pair) for pair in pairs]),
-        "numeric_match": _mean(numeric),
-        "length_ratio": words[0] / words[1] if words[1] else math.nan,
-        "truncated": _mean(list(truncated)),
-        "repetitive": _mean([repetition(answer) > REPETITIVE for answer in answers]),
-        "empty": _mean([not answer.strip() for answer in answers]),
-        "format_valid": math.nan if is_valid is None else _mean([is_valid(answer) for answer in answers]),
+    columns = {
+        "exact_match": [exact_match(*pair) for pair in pairs],
+        "rouge_l": [rouge_l(*pair) for pair in pairs],
+        "numeric_match": [math.nan if (match := numeric_match(*pair)) is None else match for pair in pairs],
+        "truncated": list(truncated),
+        "repetitive": [repetition(answer) > REPETITIVE for answer in answers],
+        "empty": [not answer.strip() for answer in answers],
+        "format_valid": [math.nan if is_valid is None else is_valid(answer) for answer in answers],
+        "words": [len(answer.split()) for answer in answers],
+        "reference_words": [len(reference.split()) for reference in references],
     }
+    return {name: np.array(values, dtype=float) for name, values in columns.items()}
 
 
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values)) if values else math.nan
+def measure_generation(columns: Mapping[str, NDArray[np.float64]]) -> dict[str, Any]:
+    """The block `generation`, of what `score_answers` found: means over the answers that can be judged, `nan` where
+    there are none. length_ratio: words of all answers over words of all references.
+    """
+    words, reference_words = (float(columns[name].sum()) for name in ("words", "reference_words"))
+    length_ratio = words / reference_words if reference_words else math.nan
+    means = {name: length_ratio if name == "length_ratio" else _mean(columns[name]) for name in MEASURES}
+    return {"n": len(columns["empty"]), **means}
+
+
+def _mean(values_N: NDArray[np.float64]) -> float:
+    known_N = values_N[np.isfinite(values_N)]
+    return float(known_N.mean()) if len(known_N) else math.nan

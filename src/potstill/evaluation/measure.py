@@ -53,14 +53,14 @@ def group(
     tables that would be too many for every slice.
     """
     measured, metric = measure(scores, task, num_bytes), main_metric(task, [scores])
-    interval = _interval(scores, metric)
+    interval = interval_of(scores, metric)
     found = {**measured, "is_too_small": interval.n < min_items, "num_items": interval.n}
     found["interval"] = [interval.low, interval.high]
     found["num_nonfinite"] = int((scores.top1 == NO_ANSWER).sum()) if isinstance(scores, Scores) else 0
     found["calibration"] = _calibration(scores, in_full) if isinstance(scores, Scores) else None
     if in_full:
         found["selective"] = _selective(scores) if isinstance(scores, Scores) else None
-    found["generation"] = None  # texts are scored here, not generated
+    found["generation"] = None  # texts are scored here; see `answers.with_answers` for those that were generated
     found["against_teacher"] = None
     if teacher is not None:
         teacher_value = measure(teacher, task, num_bytes)[metric]
@@ -68,8 +68,8 @@ def group(
     return found
 
 
-def _interval(scores: Compared, metric: str) -> Interval:
-    """Of the main metric, over examples; Wilson's where each is right or wrong."""
+def interval_of(scores: Compared, metric: str) -> Interval:
+    """Of a main metric, over examples; Wilson's where each is right or wrong."""
     if isinstance(scores, TextScores) and scores.is_scored:
         return paired_bootstrap(spearman_over, [scores.values["cosine"], scores.label])
     if is_right_or_wrong(scores, metric):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 
 LOWER_IS_BETTER = frozenset({"perplexity", "bits_per_byte"})
+SHARES_OF_RIGHT = frozenset({"accuracy", "exact_match", "numeric_match"})  # a row is right or wrong
 
 
 def accuracy(top1_N: NDArray, gold_N: NDArray) -> float:

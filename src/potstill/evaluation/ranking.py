@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from potstill.evaluation.generation import MEASURES
+
 # from 0 to 1, the more the better
 SHARES = frozenset(
     {
@@ -12,7 +14,15 @@ SHARES = frozenset(
         "ndcg_at_10",
         "recall_at_10",
         "accuracy_at_1",
+        "exact_match",
+        "numeric_match",
+        "rouge_l",
+        "truncated",
+        "repetitive",
+        "empty",
+        "format_valid",
         "agreement",
+        "answer_agreement",
         "retention",
         "top5_overlap",
         "copied_errors",
@@ -35,6 +45,12 @@ def main_model(evaluation: dict[str, Any]) -> str:
     return "student" if "student" in models else next(iter(models))
 
 
+def counted(evaluation: dict[str, Any], group: dict[str, Any]) -> int:
+    """What the main metric of a group was counted over: rows, or of generated answers the items that have one."""
+    is_of_answers = (evaluation.get("generation") or {}).get("metric") is not None
+    return group["num_items"] if is_of_answers else group["n"]
+
+
 def slices_worst_first(evaluation: dict[str, Any], model: str) -> list[str]:
     """Slice names by the main metric of `model`, the worst first; those without a value come last."""
     metric, slices = evaluation["metric"], evaluation["models"][model]["slices"]
@@ -48,7 +64,7 @@ def slices_worst_first(evaluation: dict[str, Any], model: str) -> list[str]:
 
 
 def numbers(group: dict[str, Any]) -> dict[str, Any]:
-    """The metrics of a group, flat: those against gold, then those against the teacher; no interval, table or count."""
+    """The metrics of a group, flat: those against gold, of answers, and against the teacher; no interval or count."""
     against = group.get("against_teacher") or {}
     gold = {name: value for name, value in group.items() if name not in NO_METRICS}
     flat = {name: value for name, value in against.items() if name not in NO_METRICS}
@@ -57,7 +73,8 @@ def numbers(group: dict[str, Any]) -> dict[str, Any]:
         flat["ece"] = calibration["ece"]
     if "copied_errors" in against:
         flat["copied_errors"] = against["copied_errors"]["value"]
-    return gold | flat
+    generation = group.get("generation") or {}
+    return gold | {name: generation[name] for name in MEASURES if generation.get(name) is not None} | flat
 
 
 def costs(evaluation: dict[str, Any], model: str) -> dict[str, Any]:

@@ -27,9 +27,7 @@ async def ask_all(
     verdicts: Callable[[], Iterator[Request]] | None = None,
 ) -> None:
     """options: the attributes of `GenerateConfig`. verdicts: what to ask once all else is answered."""
-    price = options.teacher.price
-    budget = Budget(Prices(price.input_per_million, price.output_per_million), **asdict(options.budget))
-    limiter = Limiter(**{name: getattr(options.limits, name) for name in LIMITS_OF_RATE})
+    budget, limiter = budget_of(options), limiter_of(options)
     progress = Progress(ledger.path.parent, budget, limiter, options.report_every_s)
     engine = Engine(teacher, ledger, budget, limiter, options.limits, progress)
     state = "stopped"
@@ -45,6 +43,15 @@ async def ask_all(
     finally:
         progress.end(state)
         await teacher.close()
+
+
+def budget_of(options: Any) -> Budget:
+    price = options.teacher.price
+    return Budget(Prices(price.input_per_million, price.output_per_million), **asdict(options.budget))
+
+
+def limiter_of(options: Any) -> Limiter:
+    return Limiter(**{name: getattr(options.limits, name) for name in LIMITS_OF_RATE})
 
 
 def _take_stock(engine: Engine, requests: Iterable[Request], retry_refused: bool) -> None:

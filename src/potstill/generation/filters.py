@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from potstill.data.content import content_hash
-from potstill.errors import UserError, nearest_hint
+from potstill.errors import UserError, nearest, nearest_hint
 from potstill.generation.sample import Sample
 
 Reasons = list[str | None]
@@ -69,6 +69,25 @@ class Malformed:
         if answer is None:
             return "the answer is not where answer_pattern looks for it"
         return "the answer is no JSON" if self.json and not _is_json(answer) else None
+
+
+class Label:
+    """The answer is none of `labels`: what `generation.labels` are, as which answers are spelled."""
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        if not labels:
+            fix = "Name them: generation.labels=[A,B,C]"
+            raise UserError("generation.filters.label.labels", [], "is empty: everything would be dropped.", fix)
+        self.labels = list(labels)
+
+    def reasons(self, samples: Sequence[Sample]) -> Reasons:
+        return [self._reason(sample.choice.answer or "") for sample in samples]
+
+    def _reason(self, answer: str) -> str | None:
+        if answer in self.labels:
+            return None
+        near = nearest(answer, self.labels)
+        return f"'{answer[:80]}' is none of the {len(self.labels)} labels" + (f"; nearest: '{near}'" if near else "")
 
 
 class TooLong:

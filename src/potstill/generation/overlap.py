@@ -36,13 +36,13 @@ def read_manifest(path: str, key: str = "generation.test_manifest") -> set[str]:
     return set(lines)
 
 
-def refuse_overlap(texts: Iterable[tuple[int, str]], test: set[str], where: str) -> None:
+def refuse_overlap(texts: Iterable[tuple[int, str]], test: set[str], where: str, fix: str) -> None:
     """texts: of a row, whatever of it could be a test item. where: what `test` is made of."""
     found = list(dict.fromkeys(index for index, text in texts if text_hash(text) in test))
     if found:
         shown = ", ".join(map(str, found[:MAX_SHOWN])) + (", ..." if len(found) > MAX_SHOWN else "")
         problem = f"of the rows are test items of {where}: {shown}. What is trained on them cannot be tested there."
-        raise UserError("data.source.train", len(found), problem, "Take them out of the prompts.")
+        raise UserError("data.source.train", len(found), problem, fix)
 
 
 def texts_of(index: int, prompt: str, row: Mapping[str, object]) -> Iterator[tuple[int, str]]:

@@ -7,13 +7,16 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from potstill.generation.labels import ClosedList
+
 _THOUGHT = re.compile(r"\s*<think>(?P<reasoning>.*?)</think>\s*(?P<rest>.*)", re.S)
 _OPEN_THOUGHT = re.compile(r"\s*<think>(?P<reasoning>(?:(?!</think>).)*)", re.S)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """text: what was said, as it came. answer, rationale: by the pattern; None where it does not match."""
+    """text: what was said, as it came. answer, rationale: by the pattern; None where it does not match. Where there are
+    labels, an answer that is one of them is spelled as they are."""
 
     text: str
     answer: str | None
@@ -29,10 +32,10 @@ class Usage:
     completion_tokens: int
 
 
-def choices_of(raw: bytes, pattern: re.Pattern[str] | None) -> list[Choice]:
+def choices_of(raw: bytes, pattern: re.Pattern[str] | None, labels: ClosedList | None = None) -> list[Choice]:
     """The choices of a reply, in the order of their index. pattern: with a group `answer` and perhaps `rationale`."""
     choices = sorted(json.loads(raw)["choices"], key=lambda choice: choice.get("index") or 0)
-    return [_choice(choice, pattern) for choice in choices]
+    return [_choice(choice, pattern, labels) for choice in choices]
 
 
 def usage_of(raw: bytes) -> Usage | None:
@@ -43,12 +46,14 @@ def usage_of(raw: bytes) -> Usage | None:
     return Usage(usage["prompt_tokens"], int(usage.get("completion_tokens") or 0))
 
 
-def _choice(choice: dict[str, Any], pattern: re.Pattern[str] | None) -> Choice:
+def _choice(choice: dict[str, Any], pattern: re.Pattern[str] | None, labels: ClosedList | None) -> Choice:
     message = choice.get("message") or {}
     text = message.get("content") if "message" in choice else choice.get("text")
     text = text if isinstance(text, str) else ""
     reasoning, said = _reasoning(message.get("reasoning_content") or message.get("reasoning"), text)
     answer, rationale = _split(said, pattern)
+    if labels and answer is not None:
+        answer = labels.spelled(answer)
     return Choice(text, answer, rationale, reasoning, choice.get("finish_reason"), choice.get("logprobs"))
 
 

@@ -10,13 +10,14 @@ from typing import Any
 from datasets import Dataset
 
 from potstill.errors import UserError
+from potstill.generation.labels import ClosedList
 from potstill.generation.protocol import Request, make_request
 from potstill.generation.templates import RowTemplate
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One row: what is asked, the gold answer where there is one, and its requests."""
+    """One row: what is asked, the gold answer where there is one, and its requests: none where it is left out."""
 
     index: int
     row: Mapping[str, Any]
@@ -29,19 +30,24 @@ class Prompt:
 class Plan:
     """Prompts are made anew whenever they are gone through: a million of them fit in no list.
 
-    options: the attributes of `GenerationConfig`.
+    options: the attributes of `GenerationConfig`. endpoint: name of the teacher, part of every key. left_out: rows that
+    are not asked.
     """
 
     table: Dataset
     options: Any
     model: str
     revision: str | None
-    endpoint: str
+    endpoint: str = ""
+    left_out: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         columns = list(self.table.column_names)
-        self._prompt = RowTemplate("generation.prompt", self.options.prompt, columns)
-        self._system = RowTemplate("generation.system", self.options.system, columns) if self.options.system else None
+        given = {"labels": list(self.options.labels)} if self.options.labels else {}
+        self.labels = ClosedList(self.options.labels) if self.options.labels else None
+        self._prompt = RowTemplate("generation.prompt", self.options.prompt, columns, given)
+        system = self.options.system
+        self._system = RowTemplate("generation.system", system, columns, given) if system else None
         self._gold = RowTemplate("generation.gold", self.options.gold, columns) if self.options.gold else None
         self.pattern = compiled(self.options.answer_pattern)
 
@@ -53,7 +59,8 @@ class Plan:
     def prompt(self, row: Mapping[str, Any], index: int) -> Prompt:
         text = self._prompt.render(row, index)
         gold = self._gold.render(row, index).strip() if self._gold else None
-        requests = tuple(self._requests(text, self._system.render(row, index) if self._system else None))
+        system = self._system.render(row, index) if self._system else None
+        requests = () if index in self.left_out else tuple(self._requests(text, system))
         return Prompt(index, row, text, gold or None, requests)
 
     def requests(self) -> Iterator[Request]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from potstill.generation.plan import Plan, Prompt
 from potstill.generation.protocol import Request
 
 PROMPTS_AT_A_TIME = 500
+LEFT_OUT = "left out: stands in the test split"
 
 
 @dataclass
@@ -65,21 +65,24 @@ def said(plan: Plan, ledger: Ledger) -> Iterator[Said]:
     for prompt in plan.prompts():
         waiting.append(prompt)
         if len(waiting) == PROMPTS_AT_A_TIME:
-            yield from _look_up(waiting, plan.pattern, ledger)
+            yield from _look_up(waiting, plan, ledger)
             waiting = []
-    yield from _look_up(waiting, plan.pattern, ledger)
+    yield from _look_up(waiting, plan, ledger)
 
 
-def _look_up(prompts: list[Prompt], pattern: re.Pattern[str] | None, ledger: Ledger) -> Iterator[Said]:
+def _look_up(prompts: list[Prompt], plan: Plan, ledger: Ledger) -> Iterator[Said]:
     keys = dict.fromkeys(request.key for prompt in prompts for request in prompt.requests)
     replies = ledger.replies(keys)
     for prompt in prompts:
         samples: list[Sample] = []
         missing: list[Unanswered] = []
+        if not prompt.requests:
+            missing.append(Unanswered(prompt.index, prompt.text, b"", LEFT_OUT))
         for request in prompt.requests:
             state, raw, reason = replies.get(request.key, ("not asked", None, None))
             if state == "done" and raw is not None:
-                samples += _samples(prompt, request, choices_of(raw, pattern), len(samples))
+                choices = choices_of(raw, plan.pattern, plan.labels)
+                samples += _samples(prompt, request, choices, len(samples))
             else:
                 missing.append(Unanswered(prompt.index, prompt.text, request.key, f"{state}: {reason or 'no answer'}"))
         yield prompt, samples, missing

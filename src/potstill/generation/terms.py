@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from potstill.errors import UserError, nearest_hint
 
 ANSWERS = ("yes", "no", "conditional", "unknown")
+ALLOW = ("yes", "conditional")
 REQUIRED = ("provider", "model", "revision", "url", "retrieved", "text", "sha256", "reviewer", "train_on_outputs")
 SHORTEST_REASON = 10  # characters
 EXAMPLES = {
@@ -63,6 +65,18 @@ def check_terms(terms: Terms, model: str, revision: str | None) -> str | None:
     return _override(terms)
 
 
+def licence_record(export: Mapping[str, Any]) -> dict[str, Any]:
+    """What whoever trains on an export has to keep: its terms, the reason of an override, and which export it was.
+
+    export: its manifest. Raises UserError where its terms do not allow the training and no reason was given.
+    """
+    record = {**export["terms"], "override_reason": export["override_reason"], "export": export["hash"]}
+    if record["train_on_outputs"] not in ALLOW and not record["override_reason"]:
+        problem = f"holds text whose terms answer {record['train_on_outputs']}: it may not be trained on."
+        raise UserError("data.source.path", record["model"], problem, "Generate again, with terms that allow it.")
+    return record
+
+
 def _filled(terms: Terms) -> None:
     missing = [name for name in REQUIRED if not str(getattr(terms, name) or "").strip()]
     if missing:
@@ -100,7 +114,7 @@ def _saved_text(terms: Terms) -> None:
 def _override(terms: Terms) -> str | None:
     """Where it is needed; a reason for nothing is refused, so that one that stands in a manifest means something."""
     key, reason = "teacher.terms.override_reason", (terms.override_reason or "").strip()
-    if terms.train_on_outputs in ("yes", "conditional"):
+    if terms.train_on_outputs in ALLOW:
         if reason:
             problem = f"overrides nothing: train_on_outputs is {terms.train_on_outputs}."
             raise UserError(key, reason, problem, "Leave it out.")

@@ -24,6 +24,18 @@ def refuse_cuts(terms: Iterable[Term], limits: Mapping[str, int | None], num_ran
         _refuse("hardware.devices", num_ranks, coupled, "Set hardware.devices=1 hardware.num_nodes=1")
 
 
+def refuse_weights(terms: Iterable[Term], options: Mapping[str, str | None]) -> None:
+    """Refuse weights of examples under a term with `couples_rows`, whose values are not those of single examples.
+
+    options: that weigh examples, by key. Raises UserError.
+    """
+    coupled = ", ".join(f"loss.term.{term.name}" for term in terms if term.couples_rows)
+    for key, value in options.items():
+        if value and coupled:
+            problem = f"weighs examples, and {coupled} compares them with each other."
+            raise UserError(key, value, problem, f"Set {key}=null, or leave the term out.")
+
+
 def _refuse(key: str, value: int, coupled: list[str], fix: str) -> NoReturn:
     keys = ", ".join(f"loss.term.{name}" for name in coupled)
     problem = f"cuts batches, which would change what {keys} compares: rows with each other."

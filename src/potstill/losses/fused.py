@@ -23,13 +23,13 @@ from torch.autograd.function import once_differentiable
 from potstill.losses.heads import HeadInput
 from potstill.losses.precision import loss_dtype
 from potstill.losses.products import Products
-from potstill.losses.row_math import DIAGNOSED, RowMath, RowTerm, taken
-from potstill.losses.sparse import TopK
+from potstill.losses.row_math import RowMath, RowTerm, diagnosed_names, taken
+from potstill.losses.sparse import SparseLogits
 
 CHUNK_BYTES = {"cpu": 2**26, "cuda": 2**30}  # of both models' logits
 MIN_CHUNK_ROWS = 128  # with fewer the products are slow: each goes through a whole head
 
-Teacher = HeadInput | TopK | Tensor | None
+Teacher = HeadInput | SparseLogits | Tensor | None
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,9 @@ class Options:
 class Fused:
     """loss: a scalar with its graph. values: of each term, not weighted, `[N]`, without graph.
 
-    diagnostics: `[N]` each, where asked for and the teacher has logits: `entropy` of the teacher and `kl`, KL(teacher
-    || student), both at temperature 1, in nats, and `agreement`, 1.0 where the teacher's first class is the student's.
+    diagnostics: `[N]` each, where asked for and there is a teacher: its `entropy` and `kl`, KL(teacher || student), at
+    temperature 1, in nats, and `agreement`, 1.0 where the teacher's first class is the student's. Of a teacher known in
+    part, `teacher_mass` in place of its entropy; of drawn classes, nothing.
     """
 
     loss: Tensor
@@ -66,23 +67,26 @@ def fused(
     terms: Mapping[str, RowTerm],
     weights: Mapping[str, Tensor | float],
     *,
+    weights_N: Tensor | None = None,
     valid_N: Tensor | None = None,
     diagnose: bool = False,
     options: Options = Options(),
 ) -> Fused:
-    """sum_t weight_t sum_n value_tn over the rows, and what each value is.
+    """sum_t weight_t sum_n weight_n value_tn over the rows, and what each value is.
 
     teacher: rows before its own head, its top-k, or its logits (log-probabilities are such) `[N, C]`; no gradient
-        reaches it. weights: by term, its weight over the rows of the whole global batch. valid_N: bool, the rows that
-        count: others are taken out first and cost nothing; None: all.
+        reaches it. weights: by term, its weight over the rows of the whole global batch. weights_N: of the rows; None:
+        1 each. valid_N: bool, the rows that count: others are taken out first and cost nothing; None: all.
     """
     if valid_N is not None:
         rows = valid_N.nonzero().squeeze(1)
         student, teacher, labels_N = student.take(rows), taken(teacher, rows), labels_N[rows]
-    work = _Pass(student, teacher, labels_N, terms, [weights[name] for name in terms], diagnose, options)
+        weights_N = None if weights_N is None else weights_N[rows]
+    work = _Pass(student, teacher, labels_N, terms, [weights[name] for name in terms], weights_N, diagnose, options)
     loss = _SinglePass.apply(work, torch.is_grad_enabled(), student.hidden, student.head.weight, student.head.bias)
     values, diagnosed = work.found[: len(terms)], work.found[len(terms) :]
-    return Fused(loss, dict(zip(terms, values, strict=True)), dict(zip(DIAGNOSED, diagnosed, strict=False)))
+    names = diagnosed_names(teacher) if diagnose else ()
+    return Fused(loss, dict(zip(terms, values, strict=True)), dict(zip(names, diagnosed, strict=True)))
 
 
 class _SinglePass(torch.autograd.Function):
@@ -118,6 +122,7 @@ class _Pass:
     labels: Tensor
     terms: Mapping[str, RowTerm]
     weights: list[Tensor | float]
+    row_weights: Tensor | None
     diagnose: bool
     options: Options
     found: list[Tensor] = field(default_factory=list)
@@ -128,18 +133,25 @@ class _Pass:
         products = Products.of(self.student, self.options.logits_dtype)
         teacher = Products.of(self.teacher, self.options.logits_dtype) if isinstance(self.teacher, HeadInput) else None
         totals = self._totals(wanted, products)
-        weights_T = self._weights(loss_dtype(products.logits_dtype))
+        weights_TN = self._weights(loss_dtype(products.logits_dtype))
         with torch.autocast(self.labels.device.type, enabled=False):
-            parts = [self._chunk(products, teacher, rows, weights_T, totals) for rows in self._chunks(products)]
-        nothing = weights_T.new_empty(0)
-        num_found = len(self.terms) + len(DIAGNOSED) * (self.diagnose and isinstance(self.teacher, HeadInput | Tensor))
+            parts = [self._chunk(products, teacher, rows, weights_TN, totals) for rows in self._chunks(products)]
+        nothing = weights_TN.new_empty(0)
+        num_found = len(self.terms) + self.diagnose * len(diagnosed_names(self.teacher))
         self.found = [torch.cat(each) for each in zip(*parts, strict=True)] or [nothing] * num_found
         values = self.found[: len(self.terms)]
-        return sum((w * values_N.sum() for w, values_N in zip(weights_T, values, strict=True)), nothing.sum()), totals
+        return sum(
+            ((w_N * values_N).sum() for w_N, values_N in zip(weights_TN, values, strict=True)), nothing.sum()
+        ), totals
 
     def _weights(self, dtype: torch.dtype) -> Tensor:
-        made = [torch.as_tensor(each, dtype=dtype, device=self.labels.device) for each in self.weights]
-        return torch.stack(made) if made else torch.empty(0, dtype=dtype, device=self.labels.device)
+        """Of each term's value of each row in the loss, `[T, N]`."""
+        options: Any = {"dtype": dtype, "device": self.labels.device}
+        made = [torch.as_tensor(each, **options) for each in self.weights]
+        weights_T1 = torch.stack(made).unsqueeze(1) if made else torch.empty(0, 1, **options)
+        if self.row_weights is None:
+            return weights_T1.expand(-1, len(self.labels))
+        return weights_T1 * self.row_weights.to(dtype)
 
     def _totals(self, wanted: Sequence[bool], products: Products) -> list[Tensor | None]:
         """Where gradients go: those of the head are added up in float32 or better."""
@@ -168,7 +180,7 @@ class _Pass:
         products: Products,
         teacher: Products | None,
         rows: slice,
-        weights_T: Tensor,
+        weights_TN: Tensor,
         totals: list[Tensor | None],
     ) -> list[Tensor]:
         """What is found of these rows; adds their gradients to `totals`."""
@@ -185,7 +197,7 @@ class _Pass:
             logits_NC,
             target,
             self.labels[rows],
-            weights_T,
+            weights_TN[:, rows],
             dtype=products.factor_dtype,
             compiled=self.options.compiled,
         )

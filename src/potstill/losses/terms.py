@@ -12,7 +12,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, NoReturn, TypedDict
+from typing import Any, ClassVar, Literal, NoReturn, TypedDict
 
 from torch import Tensor, nn
 
@@ -21,7 +21,7 @@ from potstill.losses import divergence, response, sparse
 from potstill.losses.layers import Layers
 from potstill.losses.projection import PROJECTORS
 from potstill.losses.row_forms import Form, Kind
-from potstill.losses.sparse import TOPK_MODES, SparseTeacher, TopkMode
+from potstill.losses.sparse import TOPK_MODES, SparseLogits, TopkMode
 
 log = logging.getLogger(__name__)
 
@@ -215,7 +215,7 @@ class DivergenceTerm(LogitTerm):
         """What the objective gets of the divergence's values."""
         return response.focused(values_N, self.focus)
 
-    def plain_form(self, kind: Kind, **options: float) -> Form | None:
+    def plain_form(self, kind: Kind, **options: Any) -> Form | None:
         """The closed form called `kind`, where neither logits nor values are changed around it."""
         scale = float(self.temperature**2) if self.t2_scaling else 1.0
         return None if self.standardise or self.focus else Form(kind, float(self.temperature), scale, **options)
@@ -243,7 +243,7 @@ class SparseTerm(DivergenceTerm):
             self.refuse("topk_mode", "is no way to treat unknown classes.", nearest_hint(self.topk_mode, TOPK_MODES))
 
     def prepare(  # type: ignore[override]
-        self, student_logits: Tensor, teacher_logits: Tensor | None, teacher_sparse: SparseTeacher | None
+        self, student_logits: Tensor, teacher_logits: Tensor | None, teacher_sparse: SparseLogits | None
     ) -> None:
         if teacher_sparse is None:
             assert teacher_logits is not None
@@ -257,16 +257,24 @@ class SparseTerm(DivergenceTerm):
             self._check_samples()
 
     def forward(  # type: ignore[override]
-        self, student_logits: Tensor, teacher_logits: Tensor | None, teacher_sparse: SparseTeacher | None
+        self, student_logits: Tensor, teacher_logits: Tensor | None, teacher_sparse: SparseLogits | None
     ) -> Tensor:
         if teacher_sparse is None:
             assert teacher_logits is not None
             return super().forward(student_logits, teacher_logits)
-        return self.sparse_divergence(student_logits, teacher_sparse.log_p, teacher_sparse.ids).values
+        return self.sparse_divergence(student_logits, teacher_sparse).values
 
-    def sparse_divergence(self, student_NC: Tensor, teacher_NK: Tensor, ids_NK: Tensor) -> sparse.Sparse:
+    def plain_form(self, kind: Kind, **options: Any) -> Form | None:
+        return super().plain_form(kind, topk_mode=self.topk_mode, **options)
+
+    def sparse_divergence(self, student_NC: Tensor, teacher: SparseLogits) -> sparse.Sparse:
         """One value a row, `[N]`, from the log-probabilities of some classes."""
         raise NotImplementedError
+
+    def sparse_options(self, teacher: SparseLogits) -> dict[str, Any]:
+        """What every sparse divergence is told beside the student."""
+        known = {"teacher_NK": teacher.log_p, "ids_NK": teacher.ids, "log_normaliser_N": teacher.log_normaliser}
+        return {**known, "topk_mode": self.topk_mode, **self.tempering}
 
     def _check_samples(self) -> None:
         key = f"loss.term.{self.name}"
@@ -293,8 +301,8 @@ class ForwardKL(SparseTerm):
     def divergence(self, student_NC: Tensor, teacher_NC: Tensor) -> Tensor:
         return divergence.forward_kl(student_NC, teacher_NC, **self.tempering)
 
-    def sparse_divergence(self, student_NC: Tensor, teacher_NK: Tensor, ids_NK: Tensor) -> sparse.Sparse:
-        return sparse.sparse_forward_kl(student_NC, teacher_NK, ids_NK, topk_mode=self.topk_mode, **self.tempering)
+    def sparse_divergence(self, student_NC: Tensor, teacher: SparseLogits) -> sparse.Sparse:
+        return sparse.sparse_forward_kl(student_NC, **self.sparse_options(teacher))
 
 
 class ReverseKL(SparseTerm):
@@ -305,7 +313,7 @@ class ReverseKL(SparseTerm):
         return self.plain_form("reverse_kl")
 
     def prepare(  # type: ignore[override]
-        self, student_logits: Tensor, teacher_logits: Tensor | None, teacher_sparse: SparseTeacher | None
+        self, student_logits: Tensor, teacher_logits: Tensor | None, teacher_sparse: SparseLogits | None
     ) -> None:
         super().prepare(student_logits, teacher_logits, teacher_sparse)
         if teacher_sparse is not None and self.topk_mode == "raw":
@@ -315,8 +323,8 @@ class ReverseKL(SparseTerm):
     def divergence(self, student_NC: Tensor, teacher_NC: Tensor) -> Tensor:
         return divergence.reverse_kl(student_NC, teacher_NC, **self.tempering)
 
-    def sparse_divergence(self, student_NC: Tensor, teacher_NK: Tensor, ids_NK: Tensor) -> sparse.Sparse:
-        return sparse.sparse_reverse_kl(student_NC, teacher_NK, ids_NK, topk_mode=self.topk_mode, **self.tempering)
+    def sparse_divergence(self, student_NC: Tensor, teacher: SparseLogits) -> sparse.Sparse:
+        return sparse.sparse_reverse_kl(student_NC, **self.sparse_options(teacher))
 
 
 @dataclass(eq=False, repr=False)
@@ -337,6 +345,5 @@ class JSD(SparseTerm):
     def divergence(self, student_NC: Tensor, teacher_NC: Tensor) -> Tensor:
         return divergence.jsd(student_NC, teacher_NC, beta=self.beta, **self.tempering)
 
-    def sparse_divergence(self, student_NC: Tensor, teacher_NK: Tensor, ids_NK: Tensor) -> sparse.Sparse:
-        options = {"topk_mode": self.topk_mode, **self.tempering}
-        return sparse.sparse_jsd(student_NC, teacher_NK, ids_NK, beta=self.beta, **options)
+    def sparse_divergence(self, student_NC: Tensor, teacher: SparseLogits) -> sparse.Sparse:
+        return sparse.sparse_jsd(student_NC, beta=self.beta, **self.sparse_options(teacher))

@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
@@ -14,7 +12,7 @@ from potstill.data.batch import IGNORE, Batch
 from potstill.errors import UserError
 from potstill.hardware.sharding import join_backward
 from potstill.losses.heads import HeadInput
-from potstill.models.output_layer import output_layer
+from potstill.models.output_layer import output_layer, rows_before
 from potstill.models.packing import Layout, packed
 from potstill.models.pooling import pooled
 from potstill.models.taps import bare, tapped
@@ -25,13 +23,15 @@ from potstill.signals.protocol import Needs
 @dataclass
 class Output:
     """logits: `[N, C]`, or None where not needed. hidden: by module path, `[P, D]` (text) or `[B, ...]` (images).
-    embeddings: `[B, K, D]`, float32, or None where not needed. head: the rows before the output layer of a causal
-    language model, in the order of its logits' rows, or None where not needed.
+    embeddings: `[B, K, D]`, float32, or None where not needed. before_head: what reaches the output layer of a causal
+    language model, in the order of its logits' rows, `[N, D]`, or None where not needed. head: the same, with the
+    layer; None also where the model does more to it than a `heads.Head` can say.
     """
 
     logits: Tensor | None = None
     hidden: dict[str, Tensor] = field(default_factory=dict)
     embeddings: Tensor | None = None
+    before_head: Tensor | None = None
     head: HeadInput | None = None
 
 
@@ -46,24 +46,22 @@ def forward(model: nn.Module, batch: Batch, task: Task, needs: Needs) -> Output:
         return _no_rows(forward(model, _stand_in(batch), task, needs))
     batch = right_padded(batch, task)
     inputs = _in_dtype_of(model, batch.inputs)
-    logits = embeddings = head = None
-    if needs.head:  # a model that was not asked yet runs for it: before its taps listen
-        output_layer(model)
-    with tapped(model, needs.taps) as hidden, packed(model, inputs.get("attention_mask")) as layout:
+    logits = embeddings = before_ND = head = None
+    mask = batch.on_host.inputs.get("attention_mask")
+    with tapped(model, needs.taps) as hidden, packed(model, mask, batch.labels.device) as layout:
         if task.is_embedding:
             embeddings = _embeddings(model, inputs)
         elif task.is_causal:
-            logits, head = _scored(model, inputs, task.scored_rows(batch), needs)
+            logits, before_ND, head = _scored(model, inputs, task.scored_rows(batch), needs)
         else:
             logits = model(**inputs).logits
     join_backward(bare(model), hidden)
-    attended = task.positions(batch)
-    if attended is not None:
-        attended = attended.flatten(0, -2)
+    attended = task.attended(batch) if needs.taps else None
     return Output(
         logits if needs.logits else None,
-        {path: _select(path, hidden[path], attended, layout) for path in needs.taps},
+        {path: _select(path, hidden[path], attended, batch, layout) for path in needs.taps},
         embeddings if needs.embeddings else None,
+        before_ND,
         head,
     )
 
@@ -77,8 +75,9 @@ def _stand_in(batch: Batch) -> Batch:
 def _no_rows(output: Output) -> Output:
     logits = None if output.logits is None else output.logits[:0]
     embeddings = None if output.embeddings is None else output.embeddings[:0]
+    before_ND = None if output.before_head is None else output.before_head[:0]
     head = None if output.head is None else output.head.take(slice(0))
-    return Output(logits, {path: value[:0] for path, value in output.hidden.items()}, embeddings, head)
+    return Output(logits, {path: value[:0] for path, value in output.hidden.items()}, embeddings, before_ND, head)
 
 
 def _embeddings(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
@@ -90,37 +89,20 @@ def _embeddings(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
 
 def _scored(
     model: nn.Module, inputs: dict[str, Tensor], rows: Tensor | None, needs: Needs
-) -> tuple[Tensor, HeadInput | None]:
+) -> tuple[Tensor, Tensor | None, HeadInput | None]:
     """Logits of the scored positions, or none and the positions as they are before the head."""
     assert rows is not None
-    with _only_rows_reach_head(model, rows, as_logits=needs.logits) as before:
+    with rows_before(model, rows, as_logits=needs.logits) as before:
         logits = model(**inputs, use_cache=False).logits
     num_expected = len(rows) if needs.logits else 0
     assert logits.shape[:2] == (1, num_expected), "the model computes its logits around its output embeddings"
     if not needs.head:
-        return logits[0], None
+        return logits[0], None, None
     layer = output_layer(model)
-    assert layer is not None
+    if layer is None:
+        return logits[0], before[0], None
     join_backward(bare(model), {layer.path: before[0]})
-    return logits[0], HeadInput(before[0], layer.head)
-
-
-@contextmanager
-def _only_rows_reach_head(model: nn.Module, rows: Tensor, *, as_logits: bool) -> Iterator[list[Tensor]]:
-    """Replace the head's input `[B, L, D]` by `[1, N, D]`; the model's own scaling of its logits still applies.
-
-    Yields a list that keeps the rows on their way to the head, `[N, D]`. Not `as_logits`, the head gets none of them.
-    """
-    before: list[Tensor] = []
-
-    def pick(_head: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        rows_ND = args[0].flatten(0, 1).index_select(0, rows)
-        before.append(rows_ND)
-        return (rows_ND if as_logits else rows_ND[:0]).unsqueeze(0), *args[1:]
-
-    head: nn.Module = bare(model).get_output_embeddings()  # type: ignore[operator]
-    with head.register_forward_pre_hook(pick):
-        yield before
+    return logits[0], before[0], layer.rows(before[0])
 
 
 def right_padded(batch: Batch, task: Task) -> Batch:
@@ -136,7 +118,9 @@ def right_padded(batch: Batch, task: Task) -> Batch:
     inputs = {
         name: value.gather(-1, order) if value.shape == mask.shape else value for name, value in batch.inputs.items()
     }
-    return replace(batch, inputs=inputs, labels=batch.labels.gather(1, order) if task.is_causal else batch.labels)
+    labels = batch.labels.gather(1, order) if task.is_causal else batch.labels
+    host = None if batch.host is None else right_padded(batch.host, task)
+    return replace(batch, inputs=inputs, labels=labels, host=host)
 
 
 def _in_dtype_of(model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -144,18 +128,19 @@ def _in_dtype_of(model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Tenso
     return {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()}
 
 
-def _select(path: str, hidden: Tensor, attended: Tensor | None, layout: Layout | None) -> Tensor:
+def _select(path: str, hidden: Tensor, attended: Tensor | None, batch: Batch, layout: Layout | None) -> Tensor:
     """Attended positions of a text model's `[B, L, D]`, or packed `[1, S, D]`, as `[P, D]`; of images, all there is."""
     if attended is None:
         return hidden
     if layout is not None and hidden.dim() == 3 and hidden.shape[:2] == (1, len(layout.slots)):
         return hidden[0].index_select(0, layout.attended)
-    if hidden.dim() != 3 or hidden.shape[:2] != attended.shape:
+    texts = batch.inputs["input_ids"].flatten(0, -2).shape
+    if hidden.dim() != 3 or hidden.shape[:2] != texts:
         shape = list(hidden.shape)
         raise UserError(
             "loss.term",
             path,
-            f"gives {shape}, not one vector per position {[*attended.shape, 'width']}.",
+            f"gives {shape}, not one vector per position {[*texts, 'width']}.",
             "Tap a module whose output is the hidden state of a layer; list them: potstill inspect student=...",
         )
-    return hidden[attended]
+    return hidden.flatten(0, 1).index_select(0, attended)

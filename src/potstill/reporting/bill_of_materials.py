@@ -17,9 +17,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from cyclonedx.model import HashAlgorithm, HashType, Property
+from cyclonedx.model import HashAlgorithm, HashType, Property, XsUri
 from cyclonedx.model.bom import Bom
 from cyclonedx.model.component import Component, ComponentType
+from cyclonedx.model.contact import OrganizationalEntity
 from cyclonedx.model.license import DisjunctiveLicense
 from cyclonedx.output import make_outputter
 from cyclonedx.schema import OutputFormat, SchemaVersion
@@ -36,7 +37,7 @@ NOT_PACKAGES = ("python",)
 def bill_of_materials(evaluation: Mapping[str, Any], provenance: Provenance) -> str:
     """The file's text; the same run and evaluation give the same bytes."""
     student = _student(evaluation, provenance)
-    parts = [_data(evaluation, provenance), *_teachers(provenance), *_packages(provenance)]
+    parts = [_data(evaluation, provenance), *_teachers(provenance), *_writers(provenance), *_packages(provenance)]
     bom = Bom(components=parts, serial_number=_serial_number(student))
     bom.metadata.component, bom.metadata.timestamp = student, _finished(provenance)
     bom.register_dependency(student, parts)
@@ -87,6 +88,24 @@ def _teachers(provenance: Provenance) -> Iterator[Component]:
             licenses=[DisjunctiveLicense(name=licence)] if licence else None,
             description="A teacher.",
             properties=[Property(name="potstill:fingerprint", value=print_)] if print_ else None,
+        )
+
+
+def _writers(provenance: Provenance) -> Iterator[Component]:
+    """Teachers of which the student has the text alone, with the terms of it."""
+    for record in provenance.manifest.get("licence_records", []):
+        facts = [("potstill:train_on_outputs", record["train_on_outputs"]), ("potstill:export", record["export"])]
+        facts += [("potstill:override_reason", record["override_reason"])] if record["override_reason"] else []
+        facts += [("potstill:duty", duty) for duty in record["duties"]]
+        yield Component(
+            name=record["model"],
+            type=ComponentType.MACHINE_LEARNING_MODEL,
+            bom_ref=f"text:{record['export']}",
+            version=record["revision"],
+            supplier=OrganizationalEntity(name=record["provider"]),
+            licenses=[DisjunctiveLicense(name=f"terms of {record['provider']}", url=XsUri(record["url"]))],
+            description="A teacher that wrote text.",
+            properties=[Property(name=name, value=value) for name, value in facts],
         )
 
 

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from potstill.reporting.format import difference_unit, format_difference
+from potstill.reporting.format import MISSING, difference_unit, format_difference
 from potstill.reporting.markup import Axis, axis_over
 from potstill.reporting.reading import (
     METRIC_NAMES,
     Evaluation,
     bounds,
+    count,
     drawn_models,
     groups,
     is_share,
@@ -28,30 +29,32 @@ from potstill.reporting.sections import Chart, Column, Section, Table, interval_
 
 MAX_PLOTTED = 40  # slices; the table has all
 AGAINST = {
+    "answer_agreement": "the teacher's own answers",
     "agreement": "agreement with the teacher",
     "top5_overlap": "overlap of the five first classes",
     "kl": "KL(teacher || model), nats a row",
     "entropy_gap": "entropy above the teacher's, nats",
     "retention": "retention",
 }
-SHARED = frozenset({"agreement", "top5_overlap", "retention"})
-GENERATED = (
-    "exact_match",
-    "rouge_l",
-    "numeric_match",
-    "length_ratio",
-    "truncated",
-    "repetitive",
-    "empty",
-    "format_valid",
-)
+SHARED = frozenset({"answer_agreement", "agreement", "top5_overlap", "retention"})
+GENERATED = {
+    "exact_match": "exact match",
+    "numeric_match": "final number right",
+    "rouge_l": "ROUGE-L",
+    "length_ratio": "length, over that of the references",
+    "truncated": "cut off",
+    "repetitive": "going in circles",
+    "empty": "empty",
+    "format_valid": "well-formed",
+}
 
 
 def overall_section(evaluation: Evaluation) -> Section:
     models = models_in_order(evaluation)
     rows = [*_gold_rows(evaluation, models), *_teacher_rows(evaluation, models), *_generation_rows(evaluation, models)]
     table = Table("All models on the same items", [Column(""), *(number(name) for name in models)], rows)
-    return Section("overall", "Overall", [_smallest(evaluation)], [table, *_differences(evaluation)])
+    words = [_smallest(evaluation), *_answered(evaluation)]
+    return Section("overall", "Overall", words, [table, *_differences(evaluation)])
 
 
 def slice_section(evaluation: Evaluation) -> Section | None:
@@ -66,7 +69,12 @@ def slice_section(evaluation: Evaluation) -> Section | None:
         columns += [number(model, metric), Column(f"{model}, 95 % interval", interval_text(metric), "number")]
     columns.append(Column("too small"))
     rows = [
-        [each, group["n"], *(part for model in models for part in _cells(by_model[model][each], metric)), _small(group)]
+        [
+            each,
+            count(evaluation, group),
+            *(part for model in models for part in _cells(by_model[model][each], metric)),
+            _small(group),
+        ]
         for each, group in worst_first.items()
     ]
     column = slice_heading(list(worst_first))
@@ -92,7 +100,7 @@ def retention_section(evaluation: Evaluation) -> Section | None:
         return None
     kept = dict(sorted(kept.items(), key=lambda item: item[1][1]["retention"]))
     rows = [
-        [name, group["n"], against["retention"], against["retention_interval"]]
+        [name, count(evaluation, group), against["retention"], against["retention_interval"]]
         for name, (group, against) in kept.items()
     ]
     columns = [Column("slice"), number("n"), number("retention", "retention")]
@@ -105,7 +113,7 @@ def retention_section(evaluation: Evaluation) -> Section | None:
             labels[name],
             metric_text("retention")(against["retention"]),
             [Mark(0, against["retention"])],
-            f"n {group['n']:,}",
+            _note(evaluation, group),
         )
         for name, (group, against) in list(kept.items())[:MAX_PLOTTED]
     ]
@@ -123,26 +131,21 @@ def seed_section(evaluation: Evaluation) -> Section | None:
         return None
     columns = [Column("run", kind="code"), number("seed"), number("student", metric), number("baseline", metric)]
     rows = [[run["path"], run["seed"], run["student"], run["baseline"]] for run in seeds["runs"]]
-    spread = [Column("what"), number("value"), Column("95 % interval", interval_text(metric), "number"), number("n")]
     write = metric_text(metric)
-    more = [
-        [
-            f"{name}, mean over seeds +- deviation",
-            f"{write(each['mean'])} +- {write(each['standard_deviation'])}",
-            None,
-            each["n"],
-        ]
+    spread = [
+        [name, f"{write(each['mean'])} +- {write(each['standard_deviation'])}", each["n"]]
         for name in ("student", "baseline")
         if (each := seeds.get(name))
     ]
-    for key, name in (
-        ("difference", "student - baseline, over seeds"),
-        ("within_test", "the same, within this run's test"),
-    ):
-        if each := seeds.get(key):
-            more.append([name, write(each["value"]), each["interval"], each["n"]])
+    known = {"over seeds": seeds.get("difference"), "within this run's test": seeds.get("within_test")}
+    differences = [[name, each["value"], each["interval"], each["n"]] for name, each in known.items() if each]
+    tables = [
+        Table("Spread", [Column("model"), Column("mean +- deviation", kind="number"), number("n")], spread),
+        Table("Student - baseline", [Column(""), *_signed(metric), number("n")], differences),
+        Table("Runs", columns, rows),
+    ]
     words = ["Another seed is another student. An interval within one test knows nothing of that; the spread does."]
-    return Section("seeds", "Seeds", words, [Table("Spread", spread, more), Table("Runs", columns, rows)])
+    return Section("seeds", "Seeds", words, [table for table in tables if table.rows])
 
 
 def _smallest(evaluation: Evaluation) -> str:
@@ -153,6 +156,19 @@ def _smallest(evaluation: Evaluation) -> str:
     smallest = min(each["smallest"] for each in said)
     points = f"{100 * smallest:.1f} points" if is_share(evaluation["metric"]) else f"{smallest:.3g}"
     return f"{evaluation['data']['n']:,} test items: differences below {points} would go unseen (80 % power)."
+
+
+def _answered(evaluation: Evaluation) -> Iterator[str]:
+    """To what answers were written, and who wrote none."""
+    block = evaluation.get("generation")
+    if not block:
+        return
+    yield (
+        f"Answers to {block['n']:,} of {block['num_prompts']:,} prompts, each model's most probable tokens, at most "
+        f"{block['max_new_tokens']:,} of them; the same prompts and the same reading for all models."
+    )
+    for name, reason in block["without"].items():
+        yield f"No answers of {name}: {reason}."
 
 
 def _gold_rows(evaluation: Evaluation, models: list[str]) -> Iterator[list[Any]]:
@@ -177,29 +193,34 @@ def _teacher_rows(evaluation: Evaluation, models: list[str]) -> Iterator[list[An
 
 def _generation_rows(evaluation: Evaluation, models: list[str]) -> Iterator[list[Any]]:
     told = {name: evaluation["models"][name]["overall"].get("generation") or {} for name in models}
-    for key in GENERATED:
-        if any(each.get(key) is not None for each in told.values()):
-            write = metric_text(key if key == "length_ratio" else "accuracy")
-            yield [f"answers: {key.replace('_', ' ')}", *(write(told[name].get(key)) for name in models)]
+    for key, label in GENERATED.items():
+        if key != evaluation["metric"] and any(each.get(key) is not None for each in told.values()):
+            yield [f"answers: {label}", *(metric_text(key)(told[name].get(key)) for name in models)]
+            text = interval_text(key)
+            bounds = {name: (each.get("intervals") or {}).get(key) for name, each in told.items()}
+            if any(bounds.values()):
+                yield ["95 % interval", *(text(bounds[name]) for name in models)]
 
 
 def _differences(evaluation: Evaluation) -> Iterator[Table]:
     if not evaluation["differences"]:
         return
     metric = evaluation["metric"]
-    signed = partial(format_difference, metric)
-    unit = difference_unit(metric)
-    columns = [Column("difference"), Column(f"in {metric_name(metric)}{unit and f',{unit}'}", signed, "number")]
-    columns += [
-        Column("95 % interval", lambda pair: " to ".join(map(signed, pair)), "number"),
-        Column("McNemar's p", p_text, "number"),
-        number("n"),
-    ]
+    columns = [Column("difference"), *_signed(metric), Column("McNemar's p", p_text, "number"), number("n")]
     rows = [
         [name.replace("-", " - "), each["value"], each["interval"], each.get("p_value"), each["n"]]
         for name, each in evaluation["differences"].items()
     ]
     yield Table("Differences, paired by item", columns, rows)
+
+
+def _signed(metric: str) -> list[Column]:
+    """Of a difference in the metric, and of its interval."""
+    signed, unit = partial(format_difference, metric), difference_unit(metric)
+    return [
+        Column(f"in {metric_name(metric)}{unit and f',{unit}'}", signed, "number"),
+        Column("95 % interval", lambda pair: " to ".join(map(signed, pair)) if pair else MISSING, "number"),
+    ]
 
 
 def _cells(group: dict[str, Any], metric: str) -> list[Any]:
@@ -230,7 +251,9 @@ def _slice_plot(evaluation: Evaluation, by_model: dict[str, dict[str, Any]], nam
     labels = slice_labels(names)
     shown_groups = by_model[shown(evaluation)]
     rows = [
-        Row(labels[name], value_text(evaluation, shown_groups[name]), marks[name], _note(shown_groups[name]))
+        Row(
+            labels[name], value_text(evaluation, shown_groups[name]), marks[name], _note(evaluation, shown_groups[name])
+        )
         for name in names
     ]
     description = (
@@ -239,5 +262,6 @@ def _slice_plot(evaluation: Evaluation, by_model: dict[str, dict[str, Any]], nam
     return dot_plot(rows, axis, description, list(by_model))
 
 
-def _note(group: dict[str, Any]) -> str:
-    return f"n {group['n']:,}, too small" if _small(group) else f"n {group['n']:,}"
+def _note(evaluation: Evaluation, group: dict[str, Any]) -> str:
+    counted = f"n {count(evaluation, group):,}"
+    return f"{counted}, too small" if _small(group) else counted

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from potstill.evaluation.ranking import SHARES, main_model, slices_worst_first
+from potstill.evaluation.ranking import SHARES, counted, main_model, slices_worst_first
 from potstill.reporting.format import format_value
 
 Evaluation = Mapping[str, Any]
@@ -19,6 +19,8 @@ METRIC_NAMES = {
     "recall_at_10": "recall@10",
     "accuracy_at_1": "accuracy@1",
     "spearman": "Spearman correlation",
+    "exact_match": "exact match",
+    "numeric_match": "right final numbers",
 }
 FIRST = ("student", "teacher", "baseline")  # whose colours and marks are the same in every report
 OUTCOMES = {"pass": "passes", "fail": "fails", "not_enough_evidence": "not enough evidence"}
@@ -48,6 +50,10 @@ def groups(evaluation: Evaluation, model: str) -> dict[str, Any]:
     """Slice -> the model's numbers on it, the worst of the shown model first."""
     slices = evaluation["models"][model]["slices"]
     return {name: slices[name] for name in slices_worst_first(dict(evaluation), shown(evaluation))}
+
+
+def count(evaluation: Evaluation, group: Mapping[str, Any]) -> int:
+    return counted(dict(evaluation), dict(group))
 
 
 def is_share(metric: str) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from potstill.reporting import audit_sections, quality_sections, record_sections, trust_sections
+from potstill.reporting import audit_sections, licence_section, quality_sections, record_sections, trust_sections
 from potstill.reporting.markup import breakable
 from potstill.reporting.reading import OUTCOMES, Evaluation, shown
 from potstill.reporting.sections import Section
@@ -29,6 +29,7 @@ MAKERS: tuple[Callable[[Evaluation], Section | None], ...] = (
     audit_sections.teacher_section,
     record_sections.example_section,
     record_sections.cost_section,
+    licence_section.licence_section,
     record_sections.provenance_section,
     record_sections.rerun_section,
 )

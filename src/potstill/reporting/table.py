@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from potstill.evaluation.ranking import costs, main_model, numbers, slices_worst_first
+from potstill.evaluation.ranking import costs, counted, main_model, numbers, slices_worst_first
 from potstill.reporting.format import MISSING, difference_unit, format_difference, format_value
 
 MAX_SLICES = 15
@@ -25,6 +25,15 @@ _QUALITY = {
     "recall_at_10": "recall@10",
     "accuracy_at_1": "accuracy@1",
     "spearman": "Spearman",
+    "exact_match": "exact match",
+    "numeric_match": "final number right",
+    "rouge_l": "ROUGE-L",
+    "length_ratio": "length of answers",
+    "truncated": "answers cut off",
+    "repetitive": "answers in circles",
+    "empty": "empty answers",
+    "format_valid": "well-formed answers",
+    "answer_agreement": "answers as teacher's",
     "agreement": "agreement with teacher",
     "retention": "retention",
     "kl": "KL to teacher, nats",
@@ -103,7 +112,7 @@ def slice_table(evaluation: dict[str, Any], names: list[str]) -> Table:
         values = numbers(group)
         table.add_row(
             Text(f"{label} (too small)" if group.get("is_too_small") else label),  # a str's "[bold]" would be markup
-            format_value("n", group["n"]),
+            format_value("n", counted(evaluation, group)),
             *(format_value(metric, model["slices"][name][metric]) for model in models.values()),
             *(format_value(key, values[key]) for key in details),
         )

@@ -10,6 +10,7 @@ from potstill.reporting.format import MISSING, difference_unit, format_differenc
 from potstill.reporting.reading import (
     Evaluation,
     bounds,
+    count,
     metric_name,
     models_in_order,
     shown,
@@ -110,7 +111,7 @@ def _figures(evaluation: Evaluation) -> Iterator[Figure]:
         yield Figure("retention", text, f"of the teacher's {value_text(evaluation, _overall(evaluation, 'teacher'))}")
     if worst := report.get("worst_slice"):
         group = report["slices"][worst]
-        yield Figure("worst slice", value_text(evaluation, group), f"{worst}, {group['n']:,} rows")
+        yield Figure("worst slice", value_text(evaluation, group), f"{worst}, n {count(evaluation, group):,}")
     if difference := evaluation["differences"].get("student-baseline"):
         value = f"{format_difference(metric, difference['value'])}{difference_unit(metric)}"
         low, high = (format_difference(metric, bound) for bound in difference["interval"])

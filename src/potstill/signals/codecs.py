@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from potstill.losses.distributions import log_softmax
+from potstill.losses.sparse import SparseLogits
 from potstill.signals.packing import from_levels, ids_bytes, pack_ids, to_levels, unpack_ids
-from potstill.signals.protocol import SparseLogits
 
 Layout = dict[str, Any]
 DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, torch.bfloat16, torch.float16)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -9,8 +11,7 @@ from transformers import PreTrainedModel
 from potstill.data.batch import Batch
 from potstill.losses.heads import HeadInput
 from potstill.models.forward import forward
-from potstill.models.head import below_head, logits_of
-from potstill.models.output_layer import output_layer
+from potstill.models.output_layer import logits_of, output_layer
 from potstill.models.task import Task
 from potstill.signals.protocol import Needs, Signal
 
@@ -34,7 +35,7 @@ class LiveTeacher:
         """What `needs` asks of the model on `batch`, which lies on the model's device."""
         if not needs:
             return Signal()
-        self.model.eval()
+        self._stay_in_eval()
         # no_grad, not inference_mode: a student's graph may save these tensors for its backward
         with torch.no_grad(), torch.autocast(batch.labels.device.type, enabled=False):
             output = forward(self.model, batch, self.task, needs)
@@ -47,10 +48,11 @@ class LiveTeacher:
 
     def below_head(self, batch: Batch, needs: Needs) -> tuple[Tensor, Signal]:
         """What the head of a language model would get, `[N, D]`, in place of the logits in `needs`, and the rest."""
-        self.model.eval()
+        self._stay_in_eval()
         with torch.no_grad(), torch.autocast(batch.labels.device.type, enabled=False):
-            hidden_ND, output = below_head(self.model, batch, self.task, needs)
-        return hidden_ND, Signal(hidden=output.hidden)
+            output = forward(self.model, batch, self.task, replace(needs, logits=False, head=True))
+        assert output.before_head is not None
+        return output.before_head, Signal(hidden=output.hidden)
 
     def logits_of(self, hidden_ND: Tensor) -> Tensor:
         """The head's answer to what `below_head` gave."""
@@ -61,11 +63,16 @@ class LiveTeacher:
         """What `logits_of` gives, not multiplied yet; of a teacher that `gives_head`."""
         layer = output_layer(self.model)
         assert layer is not None
-        return HeadInput(hidden_ND, layer.head)
+        return layer.rows(hidden_ND)
 
     def to(self, device: torch.device) -> LiveTeacher:
         self.model.to(device)  # type: ignore[arg-type]
         return self
+
+    def _stay_in_eval(self) -> None:
+        """Whoever has switched it; looked at first, since switching walks through the whole model."""
+        if self.model.training:
+            self.model.eval()
 
     def _ordered(self, logits: Tensor | None) -> Tensor | None:
         if logits is None or self._label_order is None:

@@ -1,6 +1,6 @@
 """What a term may ask of a teacher, and the one way to ask it."""
 
-# B batch, K texts of an example (or known classes of a row), N rows, C classes, P attended positions, D width
+# B batch, K texts of an example, N rows, C classes, P attended positions, D width
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from potstill.data.batch import Batch
 from potstill.losses.heads import HeadInput
+from potstill.losses.sparse import SparseLogits
 
 
 @dataclass(frozen=True)
@@ -38,26 +39,6 @@ class Opinion:
     weight: float
 
 
-@dataclass(frozen=True)
-class SparseLogits:
-    """Some of each row's classes, the only ones that are known of a teacher.
-
-    log_p: their log-probabilities at temperature 1, over the whole vocabulary, `[N, K]`; -inf where a row knows fewer
-        classes than others. ids: which classes, `[N, K]`, no two of a row alike where there is a probability.
-    is_sampled: they were drawn, and `log_p` says how often: a row's probabilities sum to 1, and are right on average.
-    """
-
-    log_p: Tensor
-    ids: Tensor
-    is_sampled: bool = False
-
-    def to(self, device: torch.device) -> SparseLogits:
-        return SparseLogits(self.log_p.to(device), self.ids.to(device).long(), self.is_sampled)
-
-    def __getitem__(self, rows: Tensor) -> SparseLogits:
-        return SparseLogits(self.log_p[rows], self.ids[rows], self.is_sampled)
-
-
 @dataclass
 class Signal:
     """A teacher's answer to one batch.
@@ -82,7 +63,8 @@ class Signal:
 class SignalSource(Protocol):
     """Where a teacher's signal comes from. model: the one that runs on this device, if there is one.
 
-    One that has `gives_head`, and has it true, answers `Needs.head` as well.
+    One that has `gives_head`, and has it true, answers `Needs.head` as well: by `Signal.head`, or by what else it has
+    instead of logits.
     """
 
     @property

@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from potstill.errors import UserError
+from potstill.evaluation.answers import OF_ANSWERS
 from potstill.evaluation.between_runs import Evaluated
 from potstill.sweeps.record import RECORD
 
 EVALUATION, ITEMS = "evaluation.json", "items.jsonl"
 SAME = {
     "task": ("was evaluated on another task", "Compare runs of one task."),
-    "metric": ("was measured by another metric", "Compare runs of one task."),
+    "metric": ("was measured by another metric", "Compare runs of one task, evaluated with the same generate.answer."),
 }
+ANSWERED = ("n", "max_new_tokens")  # of the block `generation`; prompts are chosen by content, so that n says which
 
 
 def is_evaluated(directory: Path) -> bool:
@@ -42,9 +44,19 @@ def refuse_different(runs: Sequence[Evaluated]) -> None:
         for key, (problem, fix) in SAME.items():
             if run.evaluation[key] != first.evaluation[key]:
                 raise UserError("paths", run.place, f"{problem} than {first.place}.", fix)
+        _refuse_other_answers(first, run)
         if [each["item"] for each in run.items] != [each["item"] for each in first.items]:
             problem = f"was evaluated on another test set than {first.place}{_counted(first, run)}."
             raise UserError("paths", run.place, problem, "By validation alone: metric=val/accuracy, or val/loss")
+
+
+def _refuse_other_answers(first: Evaluated, run: Evaluated) -> None:
+    """Where runs are compared by what they wrote, they wrote to the same prompts."""
+    blocks = [each.evaluation.get("generation") or {} for each in (first, run)]
+    if first.evaluation["metric"] in OF_ANSWERS and any(blocks[0][key] != blocks[1][key] for key in ANSWERED):
+        problem = f"was evaluated on other prompts, or with other limits of an answer, than {first.place}."
+        fix = "Evaluate both with the same generate.limit and generate.max_new_tokens."
+        raise UserError("paths", run.place, problem, fix)
 
 
 def _counted(first: Evaluated, run: Evaluated) -> str:

@@ -143,13 +143,13 @@ class Throughput(Callback):
         now, counts = time.perf_counter(), module.local_rows
         self._steps.append((now - self._mark, counts["scored"], counts["positions"]))
         self._mark = now
-        if not pl_module.is_logged:
+        if not module.is_logged:
             return
         seconds, num_rows, num_positions = (sum(column) for column in zip(*self._steps, strict=True))
         rates = {"train/rows_per_s": num_rows * trainer.world_size / seconds}
         if self.task.is_text:
             rates["train/tokens_per_s"] = num_positions * trainer.world_size / seconds
-        pl_module.log_dict(rates)
+        module.metrics.add(rates)
 
 
 def _positive(key: str, value: int) -> int:
