@@ -55,7 +55,7 @@ class Stage:
     def fingerprint(self) -> str:
         config = asdict(typed(self.config, SCHEMAS[self.command]))  # type: ignore[call-overload]
         decides = {name: value for name, value in config.items() if name not in UNDECISIVE[self.command]}
-        if self.command == "train":
+        if self.command in ("train", "cache"):
             decides["teacher"]["cache"]["dir"] = None  # it grows with every stage, and moves what is paid only
         return fingerprint({"command": self.command, **decides}, self.directory)
 
