@@ -10,14 +10,24 @@ from omegaconf import DictConfig
 
 from potstill.config.compose import SCHEMAS, composed, typed
 from potstill.config.schema import RecipeCommandConfig, StageConfig
+from potstill.config.text_validate import validate_generation
 from potstill.config.validate import validate
 from potstill.errors import UserError, nearest_hint
 from potstill.fingerprint import fingerprint
 
 # What of the recipe's own command line each command understands.
-SHARED = {"train": ("seed", "hardware", "logger", "debug_preset"), "evaluate": ("logger", "bar_preset")}
-# What of a config says where things go, and not what they are.
-UNDECISIVE = {"train": ("run", "logger"), "evaluate": ("output", "logger", "ledger", "mixes")}
+SHARED = {
+    "train": ("seed", "hardware", "logger", "debug_preset"),
+    "generate": ("logger",),
+    "evaluate": ("logger", "bar_preset"),
+}
+# What of a config says where things go, how fast, and not what they are.
+UNDECISIVE = {
+    "train": ("run", "logger"),
+    "generate": ("run", "logger", "ledger", "limits", "report_every_s", "status"),
+    "evaluate": ("output", "logger", "ledger", "mixes"),
+}
+OUTPUTS = {"train": "student", "generate": "export/export.json"}  # in the stage's directory
 
 
 @dataclass
@@ -34,7 +44,7 @@ class Stage:
     def fingerprint(self) -> str:
         config = asdict(typed(self.config, SCHEMAS[self.command]))  # type: ignore[call-overload]
         decides = {name: value for name, value in config.items() if name not in UNDECISIVE[self.command]}
-        if "teacher" in decides:
+        if self.command == "train":
             decides["teacher"]["cache"]["dir"] = None  # it grows with every stage, and moves what is paid only
         return fingerprint({"command": self.command, **decides}, self.directory)
 
@@ -64,11 +74,19 @@ def _plan_stage(
         raise UserError(f"{key}.overrides", stage.overrides, problem, nearest_hint(str(error), directories)) from error
     shared = [text for text in given if text.lstrip("+~").partition("=")[0].split(".")[0] in SHARED[stage.command]]
     shared = [text.replace("_preset=", "=") for text in shared]
-    trains = [f"run.dir={run_dir / name}", f"run.name={run_dir.name}-{name}"]
-    place = trains if stage.command == "train" else [f"output={run_dir}"]
-    overrides = [*own, *shared, *stage.extra, *place]
+    overrides = [*own, *shared, *stage.extra, *_place(stage.command, name, run_dir)]
     config = composed(stage.command, overrides)
     if stage.command == "train":
         validate(typed(config, SCHEMAS["train"]))
-        return Stage(name, "train", overrides, config, run_dir / name, run_dir / name / "student")
-    return Stage(name, "evaluate", overrides, config, run_dir / name, run_dir / "evaluation.json")
+    elif stage.command == "generate":
+        validate_generation(typed(config, SCHEMAS["generate"]))
+    output = run_dir / name / OUTPUTS[stage.command] if stage.command in OUTPUTS else run_dir / "evaluation.json"
+    return Stage(name, stage.command, overrides, config, run_dir / name, output)
+
+
+def _place(command: str, name: str, run_dir: Path) -> list[str]:
+    """Generations share a ledger, which outlives what of them is set aside: no answer is paid for twice."""
+    if command == "evaluate":
+        return [f"output={run_dir}"]
+    ledger = [f"ledger.dir={run_dir / 'ledger'}"] if command == "generate" else []
+    return [f"run.dir={run_dir / name}", f"run.name={run_dir.name}-{name}", *ledger]
