@@ -23,10 +23,10 @@ demo: setup ## Distil the digits: teacher, baseline, student, and the table that
 	$(BIN)/potstill run recipe=digits
 
 test: setup ## Pass the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 thorough: setup ## Pass all tests there are, every loss on every task and launcher: before a release
-	POTSTILL_THOROUGH=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	POTSTILL_THOROUGH=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: lint ## Lint, format, types and the fast tests: before every commit
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not slow and not gpu'

@@ -3,7 +3,7 @@
     potstill sweep start sweeps/grid/clinc150_losses.yaml loss=ce,kd,dkd,dist seed=0 run.dir=runs/losses/0   # 1, 2
     potstill evaluate logger=none run=runs/losses/0/1 baseline=runs/losses/0/0 \\
         +models.dkd=runs/losses/0/2 +models.dist=runs/losses/0/3 output=runs/losses/0/evaluated
-    python -m benchmarks.method_table runs/losses/*/evaluated --without domain=out_of_scope \\
+    python -m benchmarks.method_table runs/losses/*/evaluated --without domain=out_of_scope --column accuracy \\
         --cost benchmarks/results/step_cost.json
 
 A cell is mean +- standard deviation over seeds, shares in percent. The differences are paired by seed, with their 95 %
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from benchmarks.seed_table import Evaluation, check, difference, line, over_seed
 from potstill.reporting.format import MISSING
 
 NOT_TRAINED = ("teacher", "majority")
+TO_TEACHER = ("agreement", "retention")  # which say again what the metric says
 
 Seeds = list[dict[str, float | None]]  # what a loss came to, seed by seed
 
@@ -37,13 +39,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--student", default="kd", help="loss of the column `student` (default: kd)")
     parser.add_argument("--baseline", default="ce", help="loss of the column `baseline`, which the others are held to")
     parser.add_argument("--without", action="append", default=[], metavar="SLICE", help="leave out for the worst slice")
+    parser.add_argument("--column", action="append", metavar="NAME", help="show these values alone, the first ranks")
     parser.add_argument("--cost", type=Path, help="what benchmarks/step_cost.py wrote")
     options = parser.parse_args(arguments)
     evaluations = [read(directory) for directory in options.directories]
     check(evaluations, options.without)
     methods = by_loss(evaluations, {"student": options.student, "baseline": options.baseline}, options.without)
     cost = json.loads(options.cost.read_text(encoding="utf-8"))["losses"] if options.cost else {}
-    print("\n".join(markdown(methods, options.baseline, cost)))
+    known = [label for label in methods[options.baseline][0] if label not in TO_TEACHER]
+    columns = options.column or known
+    if unknown := [name for name in columns if name not in known]:
+        sys.exit(f"No value is called {unknown[0]}. There are: {', '.join(known)}.")
+    print("\n".join(markdown(methods, options.baseline, columns, cost)))
 
 
 def by_loss(evaluations: Sequence[Evaluation], names: Mapping[str, str], without: Sequence[str]) -> dict[str, Seeds]:
@@ -55,10 +62,10 @@ def by_loss(evaluations: Sequence[Evaluation], names: Mapping[str, str], without
     }
 
 
-def markdown(methods: dict[str, Seeds], reference: str, cost: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+def markdown(
+    methods: dict[str, Seeds], reference: str, columns: Sequence[str], cost: Mapping[str, Mapping[str, float]]
+) -> Iterator[str]:
     """Lines of the table: one row a loss, the best mean first."""
-    labels = list(methods[reference][0])
-    columns = [label for label in labels if label not in ("agreement", "retention")]
     header = [f"loss, {len(methods[reference])} seeds", *columns, f"{columns[0]} - {reference}"]
     ways = list(next(iter(cost.values()), {}))
     yield line([*header, *(f"step, {way}" for way in ways)])

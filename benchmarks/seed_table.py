@@ -2,9 +2,10 @@
 
     python benchmarks/seed_table.py runs/clinc150/seed_*/ --slice domain=banking --without domain=out_of_scope
 
-A cell is mean +- standard deviation over seeds. The last column is student - baseline, paired by seed, with its 95 %
-t interval. Shares are in percent, their differences in points; `-` stands where a seed has no such value. Of a recipe's
-run, the time per epoch of every stage is shown as well: an epoch of its own training examples.
+A cell is mean +- standard deviation over seeds. The last column is student - baseline (or --against another model),
+paired by seed, with its 95 % t interval. Shares are in percent, differences in points; `-` stands where a seed has
+no such value. Of a recipe's run, the time per epoch of every stage is shown as well: an epoch of its own training
+examples.
 """
 
 # S seeds
@@ -32,22 +33,25 @@ Evaluation = dict[str, Any]
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     evaluations = [read(directory) for directory in options.directories]
-    check(evaluations, [*options.slice, *options.without])
-    print("\n".join(markdown(evaluations, options.slice, options.without)))
+    check(evaluations, [*options.slice, *options.without], options.against)
+    print("\n".join(markdown(evaluations, options.slice, options.without, options.against)))
 
 
-def markdown(evaluations: Sequence[Evaluation], slices: Sequence[str], without: Sequence[str]) -> Iterator[str]:
+def markdown(
+    evaluations: Sequence[Evaluation], slices: Sequence[str], without: Sequence[str], against: str | None = None
+) -> Iterator[str]:
     """Lines of the table: one row a value, one column a model."""
     columns = {
         model: [values(evaluation, model, slices, without) for evaluation in evaluations]
         for model in evaluations[0]["models"]
     }
-    compared = ["student - baseline"] if {"student", "baseline"} <= columns.keys() else []
+    against = against or "baseline"
+    compared = [f"student - {against}"] if {"student", against} <= columns.keys() else []
     yield line([f"{len(evaluations)} seeds", *columns, *compared])
     yield line(["---"] + ["---:"] * (len(columns) + len(compared)))
     for label in dict.fromkeys(label for seeds in columns.values() for label in seeds[0]):
         found = {model: over_seeds(seeds, label) for model, seeds in columns.items()}
-        differences = [difference(found["student"], found["baseline"]) for _ in compared]
+        differences = [difference(found["student"], found[against]) for _ in compared]
         yield line([label, *map(spread, found.values()), *differences])
 
 
@@ -123,7 +127,7 @@ def read(directory: Path) -> Evaluation:
     return evaluation
 
 
-def check(evaluations: Sequence[Evaluation], slices: Sequence[str]) -> None:
+def check(evaluations: Sequence[Evaluation], slices: Sequence[str], against: str | None = None) -> None:
     """Leave with a message where the runs cannot be put into one table."""
     first = evaluations[0]
     for key in ("schema_version", "task", "metric"):
@@ -132,6 +136,8 @@ def check(evaluations: Sequence[Evaluation], slices: Sequence[str]) -> None:
             sys.exit(f"These runs do not belong together: {key} is {', '.join(map(str, sorted(found)))}.")
     if any(list(evaluation["models"]) != list(first["models"]) for evaluation in evaluations):
         sys.exit("These runs do not belong together: they did not evaluate the same models.")
+    if against and against not in first["models"]:
+        sys.exit(f"No model is called {against}. There are: {', '.join(first['models'])}.")
     for evaluation in evaluations:
         known = next(iter(evaluation["models"].values()))["slices"]
         for name in slices:
@@ -144,6 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("directories", nargs="+", type=Path, metavar="DIR", help="run directory, one a seed")
     parser.add_argument("--slice", action="append", default=[], metavar="NAME", help="a row for this slice")
     parser.add_argument("--without", action="append", default=[], metavar="NAME", help="a row for all rows outside it")
+    parser.add_argument("--against", metavar="MODEL", help="the student is compared with, instead of the baseline")
     return parser
 
 

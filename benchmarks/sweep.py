@@ -3,28 +3,35 @@
     OMP_NUM_THREADS=1 python -m benchmarks.sweep --suite cpu --out benchmarks/results/sweep.json
 
 Teacher: BERT of 12 layers, for classification; student: the same of 3 layers and of its width, as in a sweep over
-seeds. Random weights and texts, kd, AdamW, float32. The cache is empty at first and filled on the way by the first
-run; every run opens it anew, hash of the teacher's weights included, as jobs of a sweep do. A run without the cache
-and one with it take turns; the figure is the CPU time of all eight with it over that of all eight without, once a
-round. Starting a process, reading data and loading models, which both do, are left out, and so is validation.
+seeds. Random weights, texts of the lengths that `benchmarks.padding` calls lognormal, kd, AdamW, float32. The cache is
+empty at first and filled on the way by the first run; every run opens it anew, hash of the teacher's weights included,
+as jobs of a sweep do. Three ways take turns: `live` without the cache and `cached` with it, both padded, and `packed`:
+with a cache, without padding, and with a teacher in bfloat16. A figure is the CPU time of all eight runs of one way
+over that of all eight live ones, once a round. Starting a process, reading data and loading models, which all do, are
+left out, and so is validation.
 """
 
 from __future__ import annotations
 
+import copy
 import functools
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from benchmarks.measure import Report, command, median
+from benchmarks.padding import lognormal
 from benchmarks.step_cost import step_of
 from potstill.data.batch import Batch
+from potstill.data.microbatch import cut
 from potstill.losses.terms import ForwardKL
+from potstill.models.packing import set_packing
 from potstill.models.task import TASKS
 from potstill.module import DistillationModule
 from potstill.objective import Objective
@@ -44,40 +51,48 @@ TASK, NEEDS = TASKS["text_classification"], Needs(logits=True)
 class Size:
     width: int
     num_examples: int
-    length: int
+    length: int  # at most, in tokens
     rounds: int
 
 
-SIZES = {"smoke": Size(32, 16, 8, 2), "cpu": Size(192, 64, 32, 3), "gpu": Size(768, 2048, 128, 3)}
+SIZES = {"smoke": Size(32, 16, 16, 2), "cpu": Size(192, 64, 128, 2), "gpu": Size(768, 2048, 128, 3)}
+WAYS = ("live", "cached", "packed")
 BATCH, LABELS, VOCABULARY = 16, 20, 2000
 
 
 def measure(suite: str) -> Report:
     size, report = SIZES[suite], Report()
     device = torch.device("cuda" if suite == "gpu" else "cpu")
-    live = LiveTeacher(bert(12, size.width), TASK, None).to(device)
+    padded = LiveTeacher(bert(12, size.width), TASK, None).to(device)
+    teachers = {"live": padded, "cached": padded, "packed": packing(padded)}
     batches = [batch.to(device) for batch in texts(size)]
-    ratios = []
     for number in range(size.rounds):
         with tempfile.TemporaryDirectory() as folder:
-            seconds = one_round(live, batches, Path(folder), size, device)
-        report.rounds[str(number)] = seconds
-        ratios.append(sum(seconds["cached"]) / sum(seconds["live"]))
-    report.figures["cached_over_live"] = median(ratios)
+            report.rounds[str(number)] = one_round(teachers, batches, Path(folder), size, device)
+    for way in WAYS[1:]:
+        rounds = report.rounds.values()
+        report.figures[f"{way}_over_live"] = median([sum(each[way]) / sum(each["live"]) for each in rounds])
     return report
 
 
+def packing(teacher: LiveTeacher) -> LiveTeacher:
+    model = copy.deepcopy(teacher.model).bfloat16()
+    set_packing(model, "on", "teacher")
+    return LiveTeacher(model, TASK, None)
+
+
 def one_round(
-    live: LiveTeacher, batches: list[Batch], folder: Path, size: Size, device: torch.device
+    teachers: Mapping[str, LiveTeacher], batches: list[Batch], folder: Path, size: Size, device: torch.device
 ) -> dict[str, list[float]]:
     """Seconds of every run: of CPU time where there is no accelerator."""
-    seconds: dict[str, list[float]] = {"live": [], "cached": []}
+    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
     for run in range(RUNS):
-        for way in ("live", "cached") if run % 2 else ("cached", "live"):
-            clock = time.perf_counter if device.type == "cuda" else time.process_time
+        turn = run % len(WAYS)
+        for way in [*WAYS[turn:], *WAYS[:turn]]:
             began_at = clock()
-            teacher = cached(live, folder) if way == "cached" else live
-            train(teacher, batches, size, device, seed=run)
+            teacher = teachers[way] if way == "live" else cached(teachers[way], folder / way)
+            train(teacher, batches, size, device, seed=run, packs=way == "packed")
             if isinstance(teacher, CachedTeacher):
                 teacher.flush()
             if device.type == "cuda":
@@ -93,10 +108,14 @@ def cached(live: LiveTeacher, folder: Path) -> CachedTeacher:
     return teacher
 
 
-def train(teacher: SignalSource, batches: list[Batch], size: Size, device: torch.device, seed: int) -> None:
+def train(
+    teacher: SignalSource, batches: list[Batch], size: Size, device: torch.device, *, seed: int, packs: bool
+) -> None:
     torch.manual_seed(seed)
+    student = bert(3, size.width).to(device)  # type: ignore[arg-type]
+    set_packing(student, "on" if packs else "off", "student")
     module = DistillationModule(
-        bert(3, size.width).to(device),  # type: ignore[arg-type]
+        student,
         Objective({"kd": ForwardKL(temperature=2.0)}),
         TASK,
         teacher,
@@ -119,10 +138,13 @@ def bert(num_layers: int, width: int) -> BertForSequenceClassification:
 
 
 def texts(size: Size) -> list[Batch]:
-    ids = torch.randint(VOCABULARY, (size.num_examples, size.length), generator=torch.Generator().manual_seed(0))
+    """Each batch as long as its longest text."""
+    lengths = torch.from_numpy(np.random.default_rng(0).choice(lognormal(), size.num_examples)).clamp(max=size.length)
+    mask = (torch.arange(size.length) < lengths.unsqueeze(1)).long()
+    ids = torch.randint(1, VOCABULARY, mask.shape, generator=torch.Generator().manual_seed(0)) * mask
     labels = torch.arange(size.num_examples) % LABELS
-    whole = Batch({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, labels, tuple(map(str, ids.tolist())))
-    return [whole.take(range(start, start + BATCH)) for start in range(0, size.num_examples, BATCH)]
+    whole = Batch({"input_ids": ids, "attention_mask": mask}, labels, tuple(map(str, ids.tolist())))
+    return cut(whole, BATCH, None)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

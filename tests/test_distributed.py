@@ -8,10 +8,9 @@ from potstill.distributed import add_over_ranks, first_of_ranks, max_over_ranks,
 
 
 def test_one_process_alone_answers_for_itself() -> None:
-    device = torch.device("cpu")
     assert (world_size(), rank()) == (1, 0)
-    assert sum_over_ranks({"labelled": 3, "scored": 0}, device) == {"labelled": 3, "scored": 0}
-    assert max_over_ranks(7, device) == 7
+    assert sum_over_ranks({"labelled": 3, "scored": 0}) == {"labelled": 3, "scored": 0}
+    assert max_over_ranks(7) == 7
     assert first_of_ranks("here") == "here"
     assert first_of_ranks(None) is None
     value = torch.tensor(2.5, dtype=torch.float64)

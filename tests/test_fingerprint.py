@@ -77,3 +77,9 @@ def test_code_that_changes_is_seen(own, monkeypatch):
     before = fingerprint({}, own)
     monkeypatch.setattr("potstill.fingerprint._source_hash", lambda: "other code")
     assert fingerprint({}, own) != before
+
+
+def test_a_text_too_long_for_the_name_of_a_file_is_a_value_like_any_other(own):
+    template = "say it in other words, {{ text }}. " * 10
+    assert fingerprint({"template": template}, own) == fingerprint({"template": template}, own)
+    assert fingerprint({"template": template}, own) != fingerprint({"template": f"{template}!"}, own)

@@ -11,9 +11,9 @@ import torch
 import potstill.module
 from potstill.data.batch import IGNORE, Batch
 from potstill.errors import DivergedError
+from potstill.faults import some
 from potstill.models.forward import forward
 from potstill.models.task import TASKS
-from potstill.module import _some
 from potstill.optimisation import schedule_of
 from potstill.signals.live import LiveTeacher
 from potstill.signals.protocol import Needs, Signal
@@ -239,8 +239,8 @@ def test_a_norm_that_overflows_over_finite_gradients_is_called_that() -> None:
 
 
 def test_the_examples_of_a_broken_loss_do_not_fill_the_screen() -> None:
-    assert _some(tuple("abc")) == "a, b, c"
-    assert _some(tuple("abcdefghijkl")).endswith("i, j and 2 more")
+    assert some(tuple("abc")) == "a, b, c"
+    assert some(tuple("abcdefghijkl")).endswith("i, j and 2 more")
 
 
 def test_a_term_with_a_memory_learns_from_each_step() -> None:

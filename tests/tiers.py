@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
+
+IS_THOROUGH = bool(os.environ.get("POTSTILL_THOROUGH"))
 
 
 def one_and_others(*values: Any) -> list[Any]:

@@ -17,15 +17,15 @@ def rank() -> int:
     return distributed.get_rank() if _is_running() else 0
 
 
-def sum_over_ranks(counts: dict[str, int], device: torch.device) -> dict[str, int]:
-    """Every count summed over all ranks, in one call."""
-    totals = _reduced(list(counts.values()), distributed.ReduceOp.SUM, device)
+def sum_over_ranks(counts: dict[str, int]) -> dict[str, int]:
+    """Every count summed over all ranks, in one call. Between the hosts: nobody waits for an accelerator."""
+    totals = _reduced(list(counts.values()), distributed.ReduceOp.SUM)
     return dict(zip(counts, totals, strict=True))
 
 
-def max_over_ranks(count: int, device: torch.device) -> int:
+def max_over_ranks(count: int) -> int:
     """The largest count of any rank."""
-    return _reduced([count], distributed.ReduceOp.MAX, device)[0]
+    return _reduced([count], distributed.ReduceOp.MAX)[0]
 
 
 def add_over_ranks(values: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -35,6 +35,12 @@ def add_over_ranks(values: dict[str, Tensor]) -> dict[str, Tensor]:
     totals = torch.stack([value.float() for value in values.values()])
     distributed.all_reduce(totals)
     return dict(zip(values, totals.unbind(), strict=True))
+
+
+def max_in_place(tensor: Tensor) -> None:
+    """It becomes the largest of its like on all ranks, where it is, and nobody waits."""
+    if _is_running():
+        distributed.all_reduce(tensor, distributed.ReduceOp.MAX)
 
 
 def add_in_place(tensors: Iterable[Tensor]) -> None:
@@ -57,10 +63,10 @@ def of_every_rank(value: Any) -> list[Any]:
     return values
 
 
-def _reduced(counts: list[int], operation: distributed.ReduceOp.RedOpType, device: torch.device) -> list[int]:
+def _reduced(counts: list[int], operation: distributed.ReduceOp.RedOpType) -> list[int]:
     if not _is_running():
         return counts
-    reduced = torch.tensor(counts, device=device)
+    reduced = torch.tensor(counts)
     distributed.all_reduce(reduced, operation)
     return reduced.tolist()
 

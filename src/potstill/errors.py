@@ -33,7 +33,14 @@ class StoppedError(RuntimeError):
 
 
 class DivergedError(StoppedError):
-    """A loss or a gradient is not finite."""
+    """A loss or a gradient is not finite.
+
+    is_late: noticed at a later step; the weights are those before the bad one, and all else has gone on.
+    """
+
+    def __init__(self, message: str, *, is_late: bool = False) -> None:
+        super().__init__(message)
+        self.is_late = is_late
 
 
 class PrunedError(StoppedError):

@@ -12,6 +12,7 @@ from typing import Any
 
 DESCRIPTIONS = ("README.md",)  # a model's card is written, and written again, after the model
 _MAX_PATH_LENGTH = 1000  # longer texts are none
+_MAX_NAME_LENGTH = 255  # bytes, of each part of a path; file systems refuse even to look for a longer one
 _SOURCE = Path(__file__).resolve().parent
 
 
@@ -37,8 +38,13 @@ def paths_in(node: Any) -> Iterator[str]:
     elif isinstance(node, list):
         for inner in node:
             yield from paths_in(inner)
-    elif isinstance(node, str) and node not in ("", ".", "..") and len(node) < _MAX_PATH_LENGTH:
+    elif isinstance(node, str) and node not in ("", ".", "..") and _could_be_path(node):
         yield node
+
+
+def _could_be_path(text: str) -> bool:
+    parts = text.encode().split(b"/")
+    return len(text) < _MAX_PATH_LENGTH and all(len(part) <= _MAX_NAME_LENGTH for part in parts)
 
 
 def _inside(text: str, directory: Path) -> bool:

@@ -23,9 +23,11 @@ from torchmetrics import MeanMetric
 
 from potstill.data.batch import IGNORE, Batch
 from potstill.data.microbatch import cut
+from potstill.deferred import MOST_UNREAD, Note, Taken
 from potstill.diagnostics import diagnose, sums_of_members, with_means
 from potstill.distributed import add_over_ranks, first_of_ranks, max_over_ranks, rank, sum_over_ranks, world_size
 from potstill.errors import DivergedError
+from potstill.faults import gradient_fault, loss_fault
 from potstill.losses.fused import Options
 from potstill.losses.response import cross_entropy
 from potstill.models.forward import forward
@@ -36,7 +38,6 @@ from potstill.objective import Objective, Step
 from potstill.optimisation import (
     clip_grad_norm,
     options_of,
-    own_part,
     parameter_groups,
     parameters_of,
     set_options,
@@ -59,6 +60,8 @@ class DistillationModule(pl.LightningModule):
     num_steps: optimizer steps of the whole run, for schedules of terms that go over all of it.
     seed: with the step and the rank, all that dropout depends on.
     on_nonfinite, max_skipped: `stop` at a loss or gradient that is not finite, or `skip` so many steps before stopping.
+    defers_checks: of losses and gradients, to the next step that is logged; None: on an accelerator, where a look at
+        each would wait for it. Only where the optimizer can be held back meanwhile, and no step may be skipped.
     shard: called with the mesh of ranks where the strategy shards parameters.
     num_examples: of the training set, for terms that remember each.
     fusing: how terms on a language model's logits are computed a chunk of rows at a time, where they and both models
@@ -82,6 +85,7 @@ class DistillationModule(pl.LightningModule):
         seed: int = 0,
         on_nonfinite: Literal["stop", "skip"] = "stop",
         max_skipped: int = 0,
+        defers_checks: bool | None = None,
         shard: Callable[[DeviceMesh], None] | None = None,
         num_examples: int | None = None,
         fusing: Options | None = Options(),  # noqa: B008  frozen
@@ -97,7 +101,8 @@ class DistillationModule(pl.LightningModule):
         self.fuses = fusing is not None and self._can_fuse()
         self.objective.fusing = fusing or self.objective.fusing
         self.max_skipped = max_skipped if on_nonfinite == "skip" else 0
-        self.num_skipped = 0
+        self.num_skipped, self.defers_checks = 0, defers_checks
+        self.note: Note | None = None  # where checks are deferred
         self.asked = {"stop": False, "save": False}  # on this rank, by a callback
         self.agreed = dict(self.asked)  # asked on any rank before the last step
         self.is_logged = True  # the step that runs: others pay for no metric
@@ -151,20 +156,16 @@ class DistillationModule(pl.LightningModule):
         self.is_logged = self._is_logged()
         total_rows = self._count(batch)
         self.term_gradients = TermGradients(self.student) if self.measures_terms else None
-        report: dict[str, Tensor] = {}
-        pieces = self._pieces(batch)
-        self._step_inputs = pieces, total_rows
-        for number, piece in enumerate(pieces, 1):
-            with nullcontext() if number == len(pieces) else self._without_synchronisation():
-                shares = self._backward(piece, total_rows)
-            for name, value in shares.items():
-                report[name] = report[name] + value if name in report else value
+        self.taken = Taken(self.global_step, self._pieces(batch), total_rows)
+        report = self._backward_of(self.taken)
         if self.is_logged:
             changing |= self.objective.report()
         if self.term_gradients:
             changing |= {f"grad_norm/{name}": norm for name, norm in self.term_gradients.norms().items()}
             self.term_gradients = None
         self._update()
+        if self.note and (self.is_logged or len(self.note.unread) >= MOST_UNREAD):
+            self._read_note()
         if self.is_logged:
             self._report(with_means(add_over_ranks(report)), changing)
 
@@ -204,20 +205,22 @@ class DistillationModule(pl.LightningModule):
         self._optimizer_options = options_of(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule}}
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:  # noqa: ARG002
-        """From pinned memory without waiting; Lightning waits for whatever is no tensor."""
-        return batch.to(device, non_blocking=device.type == "cuda")
-
     def on_fit_start(self) -> None:
         if self.teacher:
             self.teacher.to(self.device)
 
     def on_train_start(self) -> None:
-        schedule = self.lr_schedulers()
+        optimizer, schedule = self.optimizers().optimizer, self.lr_schedulers()  # type: ignore[union-attr]
         assert isinstance(schedule, LambdaLR)
-        set_options(self.optimizers().optimizer, schedule, self._optimizer_options)  # type: ignore[union-attr]
+        set_options(optimizer, schedule, self._optimizer_options)
+        if self._can_defer(optimizer):
+            self.note = Note(optimizer, self.device)
+
+    def on_train_end(self) -> None:
+        self._read_note()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._read_note()
         checkpoint["num_skipped"] = self.num_skipped
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -231,11 +234,20 @@ class DistillationModule(pl.LightningModule):
         norm = clip_grad_norm(parameters_of(optimizer), self.clip_norm)
         if self.is_logged:
             self.metrics.add({"train/grad_norm": norm})
+        if self.note:
+            self.note.add(norm)
+            self.note.agree()
+            return
         has_scaler = scaler is not None
         if self.fault is None and not has_scaler and not math.isfinite(norm.item()):
-            self.fault = self._gradient_fault()
+            self.fault = gradient_fault(self)
         if self.fault is not None:
             self._skip_or_stop(optimizer, has_scaler=has_scaler)
+
+    def _can_defer(self, optimizer: Optimizer) -> bool:
+        wanted = self.device.type != "cpu" if self.defers_checks is None else self.defers_checks
+        has_scaler = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        return wanted and Note.holds_back(optimizer) and not (has_scaler or self.max_skipped or self._device_mesh)
 
     def _can_fuse(self) -> bool:
         """Whether the terms, and both models, have what `losses/fused.py` needs."""
@@ -270,27 +282,38 @@ class DistillationModule(pl.LightningModule):
         """Rows of the global batch. What callbacks ask of all ranks travels along, where it costs nothing."""
         asked = {f"asked {name}": int(value) for name, value in self.asked.items()}
         self.local_rows = self.task.count_rows(batch)
-        totals = sum_over_ranks({**self.local_rows, **asked}, self.device)
+        totals = sum_over_ranks({**self.local_rows, **asked})
         self.agreed = {name: totals.pop(f"asked {name}") > 0 for name in self.asked}
         return totals
 
     def _pieces(self, batch: Batch) -> list[Batch]:
         """Micro-batches, equally many on every rank: at each backward, the ranks wait for each other."""
         pieces = cut(batch, self.max_examples, self.max_tokens, packs=packs(self.student))
-        return pieces + [batch.empty()] * (max_over_ranks(len(pieces), self.device) - len(pieces))
+        return pieces + [batch.empty()] * (max_over_ranks(len(pieces)) - len(pieces))
 
     def _without_synchronisation(self) -> AbstractContextManager:
         """Replicas add gradients up on their own until the last micro-batch; shards do not, which would take memory."""
         strategy = self.trainer.strategy
         return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
 
+    def _backward_of(self, taken: Taken) -> dict[str, Tensor]:
+        """Make the gradient; return everything logged."""
+        report: dict[str, Tensor] = {}
+        for number, piece in enumerate(taken.pieces, 1):
+            with nullcontext() if number == len(taken.pieces) else self._without_synchronisation():
+                shares = self._backward(piece, taken.total_rows)
+            for name, value in shares.items():
+                report[name] = report[name] + value if name in report else value
+        return report
+
     def _backward(self, piece: Batch, total_rows: dict[str, int]) -> dict[str, Tensor]:
         """Add the piece's share of the gradient; return its share of everything logged."""
         step = self.step_of(piece)
         loss, terms = self._loss(step, total_rows)
-        if self.fault is None and not math.isfinite(loss.item()):  # as it is where any term is not, of whatever weight
-            fault = self.objective.find_fault(step) or "the weighted sum of the terms overflows"
-            self.fault = f"{fault}, in the micro-batch of examples {_some(piece.keys)}"
+        if self.note:
+            self.note.add(loss)
+        elif not (self.fault or math.isfinite(loss.item())):  # any term that is not makes it so, of whatever weight
+            self.fault = loss_fault(self.objective, step, piece)
         self.manual_backward(loss * world_size())  # data-parallel strategies average gradients over ranks
         self.objective.update(step)
         if not self.is_logged:
@@ -311,39 +334,37 @@ class DistillationModule(pl.LightningModule):
             self.term_gradients.add(name, share)
         return torch.stack([*weighted.values()]).sum(), {name: share.detach() for name, share in shares.items()}
 
-    def _gradient_fault(self) -> str:
-        """The same text on every rank, though each sees its own part only."""
-        names = first_of_ranks(", ".join(_not_finite(self)) or None) or "its norm overflows"
-        return f"the gradient is not finite: {names}{first_of_ranks(self._origin()) or ''}"
-
-    def _origin(self) -> str | None:
-        """The term, and the micro-batch of this rank, that a gradient which is not finite comes from: each taken alone.
-
-        Not looked for where parameters are sharded: their gradients exist only in the strategy's own backward.
-        """
-        if self._device_mesh is not None:
-            return None
-        pieces, total_rows = self._step_inputs
-        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        seed_step(self.seed, self.global_step, rank())
-        for piece in pieces:
-            for name, share in self.objective.shares(self.step_of(piece), total_rows).items():
-                gradients = torch.autograd.grad(share, parameters, allow_unused=True, retain_graph=True)
-                if not all(gradient.isfinite().all() for gradient in gradients if gradient is not None):
-                    return f"; from loss.term.{name}, in the micro-batch of examples {_some(piece.keys)}"
-        return None
-
     def _update(self) -> None:
-        if max_over_ranks(int(self.fault is not None), self.device):
-            self.fault = first_of_ranks(self.fault)
+        if self.note is None:
+            self._share_fault()
         optimizer, schedule = self.optimizers(), self.lr_schedulers()
         assert isinstance(schedule, LambdaLR)
         rate = optimizer.param_groups[0]["lr"]  # type: ignore[union-attr]
         optimizer.step()  # type: ignore[union-attr]
         optimizer.zero_grad()  # type: ignore[union-attr]
         schedule.step()  # type: ignore[call-arg]
+        if self.note:
+            self.note.end_step(self.taken)
         if self.is_logged:
             self.metrics.add({"train/lr": rate})
+
+    def _share_fault(self) -> None:
+        if max_over_ranks(int(self.fault is not None)):
+            self.fault = first_of_ranks(self.fault)
+
+    def _read_note(self) -> None:
+        """Where a step was not finite, compute it again, looking at everything, and raise DivergedError."""
+        if self.note is None or (bad := self.note.read()) is None:
+            return
+        self.note, self.taken, self.is_logged = None, bad.to(self.device), False
+        self.optimizers().zero_grad()  # type: ignore[union-attr]
+        seed_step(self.seed, bad.number, rank())
+        self.objective.begin_step(bad.number, self.num_steps)
+        self._backward_of(self.taken)
+        self._share_fault()
+        is_finite = math.isfinite(clip_grad_norm(self.parameters(), None).item())
+        fault = self.fault or ("a loss or gradient was not finite, and is now" if is_finite else gradient_fault(self))
+        raise DivergedError(f"After {bad.number} optimizer steps {fault}", is_late=True)
 
     def _skip_or_stop(self, optimizer: Optimizer, *, has_scaler: bool) -> None:
         """At a fault of which every rank knows: leave the weights as they are, or raise DivergedError."""
@@ -354,15 +375,3 @@ class DistillationModule(pl.LightningModule):
         log.warning("Step %d is skipped, %d of %d: %s", self.global_step, self.num_skipped, self.max_skipped, fault)
         if not has_scaler:  # it skips by itself, and wants to see why
             optimizer.zero_grad()  # without gradients, a step changes nothing
-
-
-def _some(keys: tuple[str, ...], shown: int = 10) -> str:
-    rest = len(keys) - shown
-    return ", ".join(keys[:shown]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _not_finite(module: nn.Module, shown: int = 3) -> list[str]:
-    """Names of the first parameters whose gradient is NaN or infinite."""
-    named = ((name, parameter.grad) for name, parameter in module.named_parameters())
-    bad = [name for name, gradient in named if gradient is not None and not own_part(gradient).isfinite().all()]
-    return bad[:shown] + (["..."] if bad[shown:] else [])

@@ -245,7 +245,8 @@ class Objective(nn.Module):
         weights = {
             name: weight_of_row(own[name].weight if weighted else 1.0, total_rows[own[name].rows]) for name in terms
         }
-        teacher = step.teacher_logits if step.teacher_head is None else step.teacher_head
+        given = (step.teacher_head, step.teacher_sparse, step.teacher_logits)
+        teacher = next((each for each in given if each is not None), None)
         options = replace(self.fusing, compiled=self.fusing.compiled and not self._is_tempered_by_step)
         return fused(
             step.student_head,

@@ -70,6 +70,13 @@ def test_the_cost_of_a_step_stands_with_its_loss(
     assert found["`ce`"]["step, live"] == "-"
 
 
+def test_columns_are_those_asked_for(evaluated: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    found = rows(capsys, *evaluated, "--column", "accuracy, worst slice")
+    assert list(found["`kd`"]) == ["accuracy, worst slice", "accuracy, worst slice - ce"]
+    with pytest.raises(SystemExit, match="No value is called recall"):
+        method_table.main([*evaluated, "--column", "recall"])
+
+
 def test_a_seed_that_lacks_a_loss_is_refused(evaluated: list[str]) -> None:
     path = Path(evaluated[1], "evaluation.json")
     evaluation = json.loads(path.read_text())

@@ -71,6 +71,15 @@ def test_the_difference_is_paired_by_seed(table: Any, seeds: list[str]) -> None:
     assert rows["accuracy"][2] == f"+12.67 [{100 * low:+.2f}, {100 * high:+.2f}]"
 
 
+def test_the_student_is_compared_with_another_model_where_that_is_asked_for(table: Any, tmp_path: Path) -> None:
+    contents = [{"student": student, "other": other} for student, other in zip(STUDENT, BASELINE, strict=True)]
+    seeds = [write(tmp_path / f"{n}", evaluation(each, each)) for n, each in enumerate(contents)]
+    assert table(*seeds)["3 seeds"] == ["student", "other"]
+    rows = table(*seeds, "--against", "other")
+    assert rows["3 seeds"] == ["student", "other", "student - other"]
+    assert rows["accuracy"][2].startswith("+12.67 [")
+
+
 def test_the_rows_outside_a_slice_are_weighed_by_their_number(table: Any, seeds: list[str]) -> None:
     row = table(seeds[0], "--without", "domain=oos")["accuracy without domain=oos"]
     assert row[0] == f"{100 * (400 * 0.80 - 100 * 0.5) / 300:.2f}"
@@ -108,6 +117,7 @@ def test_a_value_missing_in_one_seed_is_not_averaged_over_the_others(table: Any,
     ("arguments", "message"),
     [
         (["--slice", "domain=banc"], "No slice is called domain=banc. There are: domain=oos, domain=bank"),
+        (["--against", "gold"], "No model is called gold. There are: student, baseline"),
         (["nowhere"], "nowhere/evaluation.json does not exist"),
         (["language_model"], "task is causal_lm, text_classification"),
         (["student_only"], "did not evaluate the same models"),

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from potstill.commands.shared import forget
 from potstill.signals.live import LiveTeacher
+from tests.config.test_cache_effects import CAUSAL, TOP_K
 from tests.conftest import Outcome
 
 from .test_shared import WORDS, write_texts
@@ -84,6 +85,24 @@ def test_a_cache_filled_ahead_on_the_way_or_in_memory_ends_with_the_same_weights
     assert other_seed.code == 0, other_seed.err
     assert not asked, "found by content, whatever the order"
     assert not same("other", "ahead")
+
+
+@pytest.mark.slow
+def test_a_language_model_learns_from_stored_classes_alone(potstill: Potstill, asked: list[int]) -> None:
+    """With and without its own logits: the same weights, but for rounding."""
+    few = ["data.batch_size=2", "limit_batches=2", "log_every=1"]
+    stored = [*CAUSAL, *TOP_K, HERE, *few, "logger=csv", "callbacks=none"]
+    assert potstill("cache", *stored, "logger=none").code == 0
+    asked.clear()
+    steps = ["optim.max_steps=2", "optim.max_epochs=null", "teacher.cache.write=false"]
+    for fused in ("true", "false"):
+        options = [*stored, *steps, f"hardware.fused_head={fused}", f"run.name=fused_{fused}"]
+        outcome = potstill("train", *options)
+        assert outcome.code == 0, outcome.err
+    assert not asked
+    torch.testing.assert_close(weights("fused_true"), weights("fused_false"), rtol=1e-4, atol=1e-6)
+    header, *_ = Path("runs/train/fused_true/metrics.csv").read_text().splitlines()
+    assert "train/teacher_mass" in header
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Options of `potstill mine` and `potstill gain`, and the tests that show their effect: file, function."""
+"""Options of `potstill mine`, `potstill gain` and rounds, and the tests that show their effect: file, function."""
 
 _BY_FUNCTION = {
     "test_the_intent_that_training_lacks_is_found_named_and_taken_from_the_pool": (
@@ -15,5 +15,8 @@ _BY_FUNCTION = {
     ),
     "test_what_a_teacher_wrote_goes_through_the_same_guard": ("mine.logger",),
     "test_a_gain_is_a_wandb_run_where_asked_for": ("gain.logger",),
+    "test_a_loop_goes_round_until_a_gain_says_stop_and_is_taken_up_again": (
+        *("recipe.recipe.rounds", "recipe.recipe.round", "recipe.recipe.last"),
+    ),
 }
 OF_MINING = {name: ("mining/test_mine.py", function) for function, names in _BY_FUNCTION.items() for name in names}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from pathlib import Path
@@ -26,13 +27,13 @@ from potstill.config.paths import CONF, groups
 from potstill.config.schema import EvaluateConfig, RecipeCommandConfig, TrainConfig
 from potstill.config.text_schema import GenerateConfig
 from potstill.config.text_validate import validate_generation
-from potstill.config.validate import validate
 from potstill.errors import UserError
 from potstill.models.architecture import architecture_of
 from potstill.models.load import load_student, load_teacher
 from potstill.models.task import TASKS
 from potstill.models.tokenizers import load_tokenizer
 from potstill.tracking.logger import finish
+from tests.config.resolved import resolved
 from tests.losses.registry import EMBEDDING_TERMS
 
 PRESETS = [None, *(pytest.param(preset, marks=pytest.mark.thorough) for preset in groups()["debug"])]
@@ -49,6 +50,9 @@ MISSING = {  # a stand-in for each value that a file leaves to the user, by the 
     "student_tap": "classifier",
     "teacher_tap": "classifier",
 }
+
+WRITER = ["teacher.endpoint.base_url=http://x", "teacher.model=x", "teacher.revision='1'"]
+LEFT_TO_THE_USER = {"loop_generated": [f"recipe.round.write.extra={json.dumps(WRITER)}"]}
 
 
 @pytest.fixture(scope="module")
@@ -71,15 +75,18 @@ def overrides_for(group: str, option: str, stand_ins: dict[str, str]) -> list[st
         return [f"loss={option}", *overrides_of_terms(terms_of(option), stand_ins)[1:]]
     chosen = [f"{group}={option}"]
     if group == "experiment":
-        config = composed("train", chosen)
-        missing = [key for key in unset(config) if not key.startswith("run.")]
-        return [*chosen, *(f"{key}={fill(key, stand_ins)}" for key in missing)]
+        return [*chosen, *(f"{key}={fill(key, stand_ins)}" for key in left_open(option))]
     config = OmegaConf.load(CONF / group / f"{option}.yaml")
     chosen += [f"{group}.{key}={fill(key, stand_ins)}" for key in unset(config)]
     return [
         *chosen,
         *(["teacher=pretrained", f"teacher.path={stand_ins['model']}"] if option == "teacher_layers" else []),
     ]
+
+
+@functools.cache
+def left_open(experiment: str) -> list[str]:
+    return [key for key in unset(composed("train", [f"experiment={experiment}"])) if not key.startswith("run.")]
 
 
 def overrides_of_terms(terms: list[str], stand_ins: dict[str, str]) -> list[str]:
@@ -106,12 +113,6 @@ def unset(config: Any, prefix: str = "") -> list[str]:
 
 def fill(key: str, stand_ins: dict[str, str]) -> str:
     return MISSING[key.rpartition(".")[2]].format(**stand_ins)
-
-
-def resolved(overrides: list[str]) -> TrainConfig:
-    config = typed(composed("train", overrides), TrainConfig)
-    validate(config)
-    return config
 
 
 @pytest.mark.slow
@@ -248,16 +249,21 @@ def test_every_recipe_is_planned(recipe, preset, tmp_path):
         "logger=none",
         "hardware.num_workers=1",
         *([f"debug_preset={preset}"] if preset else []),
+        *LEFT_TO_THE_USER.get(recipe, []),
     ]
     options = typed(composed("run", [*given, f"run.dir={tmp_path}"]), RecipeCommandConfig)
     stages = plan(options, tmp_path, given)
-    assert [stage.name for stage in stages] == list(options.recipe.stages)
+    parts = options.recipe
+    rounds = [f"{name}_{number + 1}" for number in range(parts.rounds) for name in parts.round]
+    assert [stage.name for stage in stages] == [*parts.stages, *rounds, *parts.last]
     for stage in stages:
         if stage.command == "train":
             config = typed(stage.config, TrainConfig)
             assert (config.seed, config.logger, config.hardware.num_workers) == (3, None, 1)
             assert config.run.dir == str(tmp_path / stage.name)
             assert (config.run.experiment == "debug") == (preset is not None)
+        elif stage.command == "mine":
+            assert typed(stage.config, MineConfig).seed == 3
 
 
 @pytest.mark.parametrize("option", groups()["bar"])

@@ -31,15 +31,10 @@ def test_replicas_look_for_unused_parameters_only_where_there_are_some(has_unuse
 
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp"])
-@pytest.mark.parametrize(("on_cpu", "backend"), [(True, "gloo"), (False, "nccl")])
-def test_ranks_talk_over_what_their_devices_have(name: str, on_cpu: bool, backend: str) -> None:
+@pytest.mark.parametrize(("on_cpu", "backend"), [(True, "gloo"), (False, "cpu:gloo,cuda:nccl")])
+def test_ranks_talk_over_what_their_devices_have_and_hosts_of_counts(name: str, on_cpu: bool, backend: str) -> None:
     strategy: Any = make_strategy(name, 2, on_cpu=on_cpu)
     assert strategy.process_group_backend == backend
-
-
-def test_offloaded_shards_need_both_backends() -> None:
-    strategy: Any = make_strategy("fsdp", 2, on_cpu=False, cpu_offload=True)
-    assert strategy.process_group_backend == "cpu:gloo,cuda:nccl"
 
 
 def test_sharding_over_one_rank_is_still_sharding() -> None:

@@ -59,7 +59,7 @@ def test_a_recipe_generates_trains_and_evaluates_and_the_terms_reach_every_paper
     assert [name for name in ("text", "student", "evaluate") if f"Stage '{name}': skipped" in outcome.out] == [
         *("text", "student", "evaluate")
     ]
-    ledger = sqlite3.connect("recipe/ledger/ledger.sqlite")
+    ledger = sqlite3.connect("runs/generate/ledger/ledger.sqlite")
     calls = ledger.execute("SELECT sum(calls) FROM requests").fetchone()
     filtered = 'recipe.stages.text.extra=["generation.filters.empty=null","generation.filters.duplicate=null"]'
     assert "Stage 'text': potstill generate" in potstill(*command, filtered).out

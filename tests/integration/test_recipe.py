@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from potstill.errors import UserError
+from potstill.signals.live import LiveTeacher
 
 from .interrupted import cut_off
 
@@ -123,6 +125,51 @@ def test_a_stage_that_was_done_when_the_recipe_was_killed_is_not_repeated(start)
     manifest["stages"] = {"teacher": {**manifest["stages"]["teacher"], "is_done": False}}
     Path("recipe/manifest.json").write_text(json.dumps(manifest))
     assert start()[1] == ["teacher"]
+
+
+CACHED = """
+stages:
+  signals:
+    command: cache
+    overrides: [experiment=digits, {teacher}]
+  student:
+    command: train
+    overrides: [experiment=digits, {teacher}, "teacher.cache.dir={{signals}}"]
+"""
+RESNET = ("model_type=resnet", "num_channels=1", "embedding_size=8", "hidden_sizes=[8]", "depths=[1]")
+TINY = ", ".join(["teacher.path=null", *(f'"+teacher.config.{text}"' for text in RESNET)])
+
+
+@pytest.mark.slow
+def test_a_teacher_asked_ahead_is_not_asked_by_the_students(potstill, monkeypatch):
+    asked = []
+    signal_of = LiveTeacher.signal
+    monkeypatch.setattr(LiveTeacher, "signal", lambda *given: asked.append(len(given[1])) or signal_of(*given))
+    Path("own/recipe").mkdir(parents=True)
+    Path("own/recipe/cached.yaml").write_text(CACHED.format(teacher=TINY))
+    ours = ("run", "--config-dir", "own", "recipe=cached", "debug=one_batch", "logger=none", "run.dir=recipe")
+
+    def start() -> tuple[str, int]:
+        asked.clear()
+        outcome = potstill(*ours)
+        assert outcome.code == 0, outcome
+        return outcome.out, sum(asked)
+
+    _, first = start()
+    assert first > 0
+    shown, again = start()
+    assert again == 0
+    assert "Stage 'signals': skipped" in shown
+    manifest = json.loads(Path("recipe/manifest.json").read_text())
+    manifest["stages"]["signals"]["is_done"] = False
+    Path("recipe/manifest.json").write_text(json.dumps(manifest))
+    shown, again = start()
+    assert "Stage 'signals': potstill cache" in shown
+    assert again == 0, "what an interrupted stage had kept is there"
+    assert kept("signals.2*") == []
+    shutil.rmtree("recipe/signals")
+    shutil.rmtree("recipe/student")
+    assert start()[1] == first, "one question an example, in the stage; none in the training"
 
 
 @pytest.mark.slow

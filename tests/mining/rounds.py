@@ -14,7 +14,7 @@ from tests.audit.examples import sentences
 
 INTENTS = {"pay": "bank", "rent": "bank", "fly": "travel", "stay": "travel"}
 LACKING = "fly"
-COLUMNS = ["data=mined", "data.columns={text: text, label: intent}", "data.slices=[domain]"]
+COLUMNS = ["data=mined", "data.columns.label=intent", "data.slices=[domain]"]
 SMALL = ["student=bert_tiny", "student.config.hidden_size=16", "student.config.intermediate_size=32"]
 STEPS = ["optim.max_steps=40", "optim.max_epochs=null", "optim.optimizer.lr=2.0e-2", "data.batch_size=32"]
 QUIET = ["logger=none", "validate_every=40"]
@@ -51,21 +51,28 @@ def begin(directory: Path, tokenizer: str) -> dict[str, str]:
     }
     made = {name: write(directory / f"{name}.jsonl", table) for name, table in tables.items()}
     made["tokenizer"] = tokenizer
-    made["teacher"] = train_here(directory / "teacher", made, [f"data.source.source.train={made['all']}"])
+    made["teacher"] = train_here(directory / "teacher", of_data({**made, "train": made["all"]}))
     made["run"] = go_on(directory / "run", made)
     return made
 
 
 def go_on(directory: Path, made: dict[str, str], *added: str) -> str:
     """Train a student on what `begin` gave it, and on what was mined."""
-    taught = ["teacher=pretrained", f"teacher.path={made['teacher']}/student", "loss=kd"]
     mined = ",".join(str(Path(each).absolute()) for each in added)
-    return train_here(directory, made, [*taught, f"data.source.added=[{mined}]"])
+    return train_here(directory, [*of_student(made), f"data.source.added=[{mined}]"])
 
 
-def train_here(directory: Path, made: dict[str, str], overrides: Sequence[str]) -> str:
+def of_student(made: dict[str, str]) -> list[str]:
+    taught = ["teacher=pretrained", f"teacher.path={made['teacher']}/student", "loss=kd"]
+    return [*of_data(made), *taught]
+
+
+def of_data(made: dict[str, str]) -> list[str]:
     source = [f"data.source.source.{split}={made[split]}" for split in ("train", "validation", "test")]
-    words = f"student.tokenizer={made['tokenizer']}"
-    given = [*COLUMNS, *SMALL, *STEPS, *QUIET, *source, words, *overrides, f"run.dir={directory}", "run.name=test"]
+    return [*COLUMNS, *SMALL, *STEPS, *QUIET, *source, f"student.tokenizer={made['tokenizer']}"]
+
+
+def train_here(directory: Path, overrides: Sequence[str]) -> str:
+    given = [*overrides, f"run.dir={directory}", "run.name=test"]
     train(typed(composed("train", given), TrainConfig), given)
     return str(directory)

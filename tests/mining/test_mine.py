@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from potstill.commands.evaluate import find_runs
 from potstill.generation.overlap import text_hash
+from tests.conftest import Outcome
 from tests.generation.servers import endpoint, overrides
-from tests.mining.rounds import INTENTS, LACKING, begin, go_on, read, rows, write
+from tests.mining.rounds import INTENTS, LACKING, begin, go_on, of_student, read, rows, write
 
 pytestmark = pytest.mark.slow  # two trainings, and a command or more each
 
@@ -128,6 +130,7 @@ def test_a_failure_that_is_a_test_item_is_in_no_file(mine, tmp_path):
     assert summary()["left_out"]["pool"]["test item"] == 1
 
 
+@pytest.mark.thorough
 def test_a_round_gains_and_the_stop_rule_counts_what_is_left(mine, made, potstill, tmp_path):
     mine("budget=40", "total=60")
     after = go_on(tmp_path / "after", made, "mined")
@@ -160,6 +163,51 @@ def test_a_round_gains_and_the_stop_rule_counts_what_is_left(mine, made, potstil
     assert "no gain that is more than chance" in json.loads(Path("none/gain.json").read_text())["stop"]
 
 
+RECIPE = """
+stages:
+  student: {{command: train, overrides: [{student}]}}
+rounds: 2
+round:
+  mine:
+    command: mine
+    overrides: ["run={{student}}", pool=file, "pool.train={pool}", clusters=2, budget=30, total=30]
+  student: {{command: train, overrides: [{student}, "data.source.added={{mine_all}}"]}}
+  gain:
+    command: gain
+    overrides: ["run={{student}}", "before={{student_before}}", "mined={{mine}}", gone=0.001]
+last:
+  evaluate:
+    command: evaluate
+    overrides: ["run={{student}}", "+models.first={{student_first}}", bar=none, "mixes=[[1,1]]"]
+"""
+
+
+def test_a_loop_goes_round_until_a_gain_says_stop_and_is_taken_up_again(made, potstill, tmp_path):
+    (tmp_path / "own" / "recipe").mkdir(parents=True)
+    student = ", ".join(json.dumps(text) for text in of_student(made))
+    (tmp_path / "own" / "recipe" / "tiny.yaml").write_text(RECIPE.format(student=student, pool=made["pool"]))
+    loop = ("run", "--config-dir", "own", "recipe=tiny", "logger=none", "run.dir=loop")
+    done = ["student", "mine_1", "student_1", "gain_1", "evaluate"]
+
+    def ran(outcome: Outcome) -> list[str]:
+        assert outcome.code == 0, outcome.err
+        return [name for name in [*done, "mine_2", "student_2"] if f"Stage '{name}': potstill" in outcome.out]
+
+    outcome = potstill(*loop)
+    assert ran(outcome) == done, "of two rounds one, which used the budget up"
+    assert "Round 1 is the last: the budget is used up." in outcome.out
+    gained = json.loads(Path("loop/gain_1/gain.json").read_text())
+    assert (gained["left"], gained["difference"]["p_value"] < 0.001) == (0, True)
+    evaluation = json.loads(Path("loop/evaluation.json").read_text())
+    right = {name: model["overall"]["accuracy"] for name, model in evaluation["models"].items()}
+    assert right["student"] > right["first"] + 0.15
+    assert len(Path("evaluations.jsonl").read_text().splitlines()) == 1, "the test set is opened once, at the end"
+    assert find_runs(Path("loop"), None) == {"run": Path("loop/student_1")}
+    assert ran(potstill(*loop)) == []
+    Path("loop/gain_1/gain.json").unlink()
+    assert ran(potstill(*loop)) == ["gain_1"]
+
+
 @pytest.mark.thorough
 def test_what_a_teacher_wrote_goes_through_the_same_guard(mine, made, potstill, tmp_path):
     tested = read(Path(made["test"]))[2]["text"]
@@ -177,9 +225,18 @@ def test_what_a_teacher_wrote_goes_through_the_same_guard(mine, made, potstill, 
     [_] = Path("mined/wandb").glob("offline-run-*/*.wandb")
 
 
-def test_bad_input_is_refused_with_its_fix(made, potstill, tmp_path):
-    write(tmp_path / "empty.jsonl", [])
-    write(tmp_path / "other.jsonl", [{"query": "fly"}])
+@pytest.fixture
+def refused(potstill):
+    def check(arguments: tuple[str, ...], words: str) -> None:
+        outcome = potstill(*arguments, *(["output=mined"] if arguments[0] == "mine" else []))
+        assert outcome.code == 2, arguments
+        assert words in outcome.words, outcome.err
+        assert not Path("mined").exists()
+
+    return check
+
+
+def test_bad_input_is_refused_with_its_fix(made, refused):
     run, pool = f"run={made['run']}", ("pool=file", f"pool.train={made['pool']}")
     for arguments, words in (
         (("mine", "run=nowhere"), "holds no config.yaml"),
@@ -193,21 +250,28 @@ def test_bad_input_is_refused_with_its_fix(made, potstill, tmp_path):
         (("mine", run, "pick=nearer"), "Nearest: 'nearest'"),
         (("mine", run, "template='{{ text'"), "is no template"),
         (("mine", run, "template='{{ exampels }}'"), "Nearest: 'examples'"),
+        (("mine", run, "pool=fiel"), "Nearest: 'file'"),
+        (("gain", run, f"before={made['run']}", "mined=nowhere"), "nothing was mined there"),
+        (("gain", run, f"before={made['run']}", "mined=nowhere", "alpha=1.5"), "between 0 and 1"),
+    ):
+        refused(arguments, words)
+
+
+def test_a_pool_that_cannot_be_is_refused(made, refused, tmp_path):
+    write(tmp_path / "empty.jsonl", [])
+    write(tmp_path / "other.jsonl", [{"query": "fly"}])
+    run = f"run={made['run']}"
+    for arguments, words in (
         (("mine", run, "pool=file", f"pool.train={made['test']}"), "test items"),
         (("mine", run, "pool=file", f"pool.train={made['train']}"), "nothing that may be proposed: 120 in train"),
         (("mine", run, "pool=file", f"pool.train={tmp_path}/empty.jsonl"), "is empty"),
         (("mine", run, "pool=file", f"pool.train={tmp_path}/other.jsonl"), "has no column 'text'"),
-        (("mine", run, "pool=fiel"), "Nearest: 'file'"),
         (("mine", run, "test_manifest=nothing.txt"), "no such file"),
-        (("gain", run, f"before={made['run']}", "mined=nowhere"), "nothing was mined there"),
-        (("gain", run, f"before={made['run']}", "mined=nowhere", "alpha=1.5"), "between 0 and 1"),
     ):
-        outcome = potstill(*arguments, *(["output=mined"] if arguments[0] == "mine" else []))
-        assert outcome.code == 2, arguments
-        assert words in outcome.words, outcome.err
-    assert not Path("mined").exists()
+        refused(arguments, words)
 
 
+@pytest.mark.thorough
 def test_training_on_a_test_item_is_refused_at_the_last_lock(made, tmp_path):
     write(tmp_path / "added.jsonl", [*rows(3, 9), {**read(Path(made["test"]))[0], "intent": ""}])
     with pytest.raises(ValueError, match="of the rows are test items of the test split"):

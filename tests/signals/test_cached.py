@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from potstill.data.batch import Batch
 from potstill.errors import StoppedError, UserError
+from potstill.losses.fused import Options
 from potstill.models.task import TASKS
 from potstill.signals.cached import CachedTeacher, caches_within
 from potstill.signals.codecs import Sampled, TopK
@@ -20,7 +21,7 @@ from potstill.signals.protocol import Needs, SignalSource
 from potstill.signals.remembered import RememberedTeacher
 from potstill.signals.several import Member, SeveralTeachers
 from potstill.tracking.memory import SignalsOnDisk
-from tests.integration.distil import TAPS, batch, distillation, fit, model, objective
+from tests.integration.distil import TAPS, batch, distillation, fit, model, objective, one_step, relative_difference
 from tests.models.tiny import tiny_model
 from tests.tiers import one_and_others
 
@@ -91,19 +92,48 @@ def test_rows_before_the_head_are_those_of_the_live_teacher(tmp_path: Path) -> N
     assert live.num_examples == 16
 
 
-@pytest.mark.parametrize("codec", [TopK(4), Sampled(5)], ids=["top_k", "sampled"])
-def test_a_teacher_known_in_part_or_of_many_is_not_asked_for_its_head(codec: Any, tmp_path: Path) -> None:
-    live = counted(model("causal_lm"), "causal_lm")
-    partly, wholly = kept(live, tmp_path, LOGITS, codec), kept(live, tmp_path, LOGITS)
-    terms: dict[str, Any] = {"term_options": {"topk_mode": "raw", "temperature": 1.0}}
-    assert distillation("causal_lm", "kd", teacher=wholly, **terms).fuses
-    module = distillation("causal_lm", "kd", teacher=partly, **terms)
+FORMS = {"states": None, "top_k": TopK(4), "top_p": TopK(8, top_p=0.5), "sampled": Sampled(5)}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_of_what_was_kept_a_step_without_logits_is_the_step_with_all(form: str, tmp_path: Path) -> None:
+    teacher = kept(counted(model("causal_lm"), "causal_lm"), tmp_path, LOGITS, FORMS[form])
+    own = {"topk_mode": "raw" if form == "sampled" else "tail", "temperature": 1.0 if form == "sampled" else 2.0}
+    given: dict[str, Any] = {"teacher": teacher, "term_options": own, "max_examples": 5}
+    module = distillation("causal_lm", "kd", **given, fusing=Options(chunk_bytes=2**12))
     step = module.step_of(batch("causal_lm"))
-    assert not module.fuses
-    assert step.teacher_sparse is not None
-    assert step.student_logits is not None
+    assert step.student_logits is step.teacher_logits is None
+    assert (step.teacher_sparse is None) == (form == "states")
+    found, metrics = one_step(module, batch("causal_lm"))
+    expected, expected_metrics = one_step(distillation("causal_lm", "kd", **given, fusing=None), batch("causal_lm"))
+    assert relative_difference(found, expected) <= 1e-5
+    assert metrics == pytest.approx(expected_metrics, rel=1e-5, abs=1e-6)
+    assert ("train/teacher_mass" in metrics) == (form in ("top_k", "top_p"))
+
+
+def test_several_teachers_are_not_asked_for_their_heads(tmp_path: Path) -> None:
+    wholly = kept(counted(model("causal_lm"), "causal_lm"), tmp_path, LOGITS)
     several = SeveralTeachers({"a": Member(wholly, 1.0)}, "losses", TASKS["causal_lm"])
     assert not distillation("causal_lm", "kd", teacher=several).fuses
+
+
+def test_classes_of_a_teacher_whose_head_nobody_can_tell_are_kept_and_used(tmp_path: Path) -> None:
+    """Also of an empty batch, of which the live teacher is asked."""
+
+    class Adapted(torch.nn.Linear):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return super().forward(input) + input.sum(dim=-1, keepdim=True)
+
+    adapted = model("causal_lm")
+    head: Any = adapted.get_output_embeddings()
+    adapted.set_output_embeddings(Adapted(head.in_features, head.out_features, bias=False))
+    teacher = kept(counted(adapted, "causal_lm"), tmp_path, LOGITS, TopK(4))
+    module = distillation("causal_lm", "kd", teacher=teacher, fusing=Options())
+    assert module.fuses
+    for asked in (batch("causal_lm"), batch("causal_lm").empty()):
+        step = module.step_of(asked)
+        assert step.teacher_sparse is not None
+        assert len(step.teacher_sparse.ids) == len(step.labels)
 
 
 @pytest.mark.parametrize("padding", [{"left": 3}, {"right": 2}], ids=str)

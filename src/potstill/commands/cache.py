@@ -45,13 +45,7 @@ def main(config: DictConfig) -> None:
 
 def cache(config: TrainConfig, overrides: Sequence[str]) -> None:
     """Fill the cache of `config`, on as many ranks as it asks for. What is there already is not asked again."""
-    validate(config)
-    if config.teacher.cache.dir is None:
-        raise UserError("teacher.cache.dir", None, "leaves no place to keep signals in.", "For example: runs/signals")
-    if config.data.pair_by_label or not config.teacher.cache.write:
-        key = "data.pair_by_label" if config.data.pair_by_label else "teacher.cache.write"
-        problem = "leaves nothing to keep: pairs are drawn anew for every epoch, and nothing is kept without write."
-        raise UserError(key, key == "data.pair_by_label", problem, "Leave it out.")
+    check_cache(config)
     place = check_parts(config)
     if not place.has_to_launch:
         fill(config, place)
@@ -59,6 +53,17 @@ def cache(config: TrainConfig, overrides: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="potstill-") as folder:
         write_config(config, overrides, Path(folder))  # all that a rank is told: it composes nothing anew
         launch(place.world_size, [sys.executable, "-m", "potstill.commands.cache", folder])
+
+
+def check_cache(config: TrainConfig) -> None:
+    """Raises UserError where nothing would be kept, before anything is loaded."""
+    validate(config)
+    if config.teacher.cache.dir is None:
+        raise UserError("teacher.cache.dir", None, "leaves no place to keep signals in.", "For example: runs/signals")
+    if config.data.pair_by_label or not config.teacher.cache.write:
+        key = "data.pair_by_label" if config.data.pair_by_label else "teacher.cache.write"
+        problem = "leaves nothing to keep: pairs are drawn anew for every epoch, and nothing is kept without write."
+        raise UserError(key, key == "data.pair_by_label", problem, "Leave it out.")
 
 
 def fill(config: TrainConfig, place: Place) -> None:

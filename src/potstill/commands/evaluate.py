@@ -80,14 +80,20 @@ def evaluate_runs(options: EvaluateConfig) -> dict[str, Any]:
 
 def find_runs(run: Path, baseline: str | None) -> dict[str, Path]:
     """Training runs of the student, `run`, and of the baseline. `run` may be a recipe's directory, with stages of those
-    names.
+    names; of one with rounds the student is that of the last.
     """
     is_recipe = not (run / "config.yaml").exists() and (run / "student" / "config.yaml").exists()
-    found = {"run": run / "student" if is_recipe else run}
+    found = {"run": _latest(run) if is_recipe else run}
     if baseline is not None:
         return {**found, "baseline": Path(baseline)}
     has_own = is_recipe and (run / "baseline" / "config.yaml").exists()
     return {**found, "baseline": run / "baseline"} if has_own else found
+
+
+def _latest(recipe: Path) -> Path:
+    numbers = [path.name.removeprefix("student_") for path in recipe.glob("student_*") if (path / "student").is_dir()]
+    rounds = [int(number) for number in numbers if number.isdigit()]  # not what was set aside
+    return recipe / (f"student_{max(rounds)}" if rounds else "student")
 
 
 def check_mixes(mixes: list[Any]) -> None:

@@ -53,7 +53,6 @@ def make_trainer(config: TrainConfig, module: DistillationModule, loggers: list[
             place.world_size,
             on_cpu=training_device(config.hardware.accelerator).type == "cpu",
             has_unused_parameters=bool(module.unused_parameters),
-            cpu_offload=config.hardware.cpu_offload,
         ),
         precision=PRECISIONS[config.hardware.precision],  # type: ignore[arg-type]
         plugins=[CheckpointFile()],

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from datasets import Dataset
 from numpy.typing import NDArray
 
@@ -86,8 +85,7 @@ def models_of(config: TrainConfig, source: Source, runs: dict[str, Path]) -> dic
 
 def ask(models: dict[str, ModelUnderTest], source: Source, view: BatchView, what: str) -> dict[str, Scores]:
     """What each model says of every example, in their order."""
-    with torch.no_grad():
-        return predict_all(models, _batches(view, source.data.batch_size, what), source.task)  # type: ignore[return-value]
+    return predict_all(models, _batches(view, source.data.batch_size, what), source.task)  # type: ignore[return-value]
 
 
 def failures_of(

@@ -134,7 +134,8 @@ def _pool(given: Round) -> tuple[Pool | None, dict[str, int]]:
 
 def _asked(given: Round, pool: Pool | None) -> tuple[dict[str, Asked], dict[str, str]]:
     """What both models say, by split; text of every validation item that is held back, by its hash."""
-    data, found, held = given.source.data, {}, {}
+    data, found = given.source.data, {}
+    is_held_E = is_held_back(given.texts["validation"], given.options.held_back)
     models = models_of(given.config, given.source, {"run": given.run})
     names = given.source.label_names or []
     for split in given.options.splits:
@@ -145,12 +146,9 @@ def _asked(given: Round, pool: Pool | None) -> tuple[dict[str, Asked], dict[str,
             view, texts, items = data.view(split), given.texts[split], data.item_hashes(split)
         scores = ask(models, given.source, view, f"teacher and student on {split}")
         each = failures_of(split, scores, texts, items, names, trust_teacher=given.options.trust_teacher)
-        if split == "validation":
-            is_held = is_held_back(texts, given.options.held_back)
-            held = {item: text for item, text, kept in zip(items, texts, is_held, strict=True) if kept}
-            each = each.only(~is_held)
-        found[split] = each
-    return found, held
+        found[split] = each.only(~is_held_E) if split == "validation" else each
+    places, items = np.flatnonzero(is_held_E).tolist(), data.item_hashes("validation")
+    return found, {items[place]: given.texts["validation"][place] for place in places}
 
 
 def _propose(

@@ -31,23 +31,35 @@ def main(config: DictConfig) -> int:
     """The exit code of the last stage's verdict, also where that stage was skipped; 0 where it gives none."""
     job = HydraConfig.get()
     options, run_dir = typed(config, RecipeCommandConfig), Path(job.runtime.output_dir)
-    stages = plan(options, run_dir, list(job.overrides.task))
+    given = list(job.overrides.task)
+    stages = plan(options, run_dir, given)
     records = _read_records(run_dir)
 
     def keep() -> None:
         write_json(run_dir / "manifest.json", {"schema_version": 1, "stages": records})
 
-    for stage in stages:
+    done = 0
+    while done < len(stages):
+        stage = stages[done]
         try:
             _finish(stage, records, keep)
         except (Exception, KeyboardInterrupt):
-            again = shlex.join(["potstill", "run", *_with_directory(job.overrides.task, run_dir)])
+            again = shlex.join(["potstill", "run", *_with_directory(given, run_dir)])
             log.error(
                 "\nStage '%s' did not finish. The stages before it are kept; go on with:\n  %s", stage.name, again
             )
             raise
+        done += 1
+        if reason := _enough(stage):
+            log.info("Round %d is the last: %s.", stage.round, reason)
+            stages = plan(options, run_dir, given, num_rounds=stage.round)
     log.info("Run directory: %s", run_dir)
     return _exit_code(stages[-1]) if stages else DONE
+
+
+def _enough(stage: Stage) -> str | None:
+    """Why no round should follow, where the stage was asked that; also of one that was skipped."""
+    return json.loads(stage.output.read_text(encoding="utf-8"))["stop"] if stage.command == "gain" else None
 
 
 def _exit_code(last: Stage) -> int:
@@ -72,8 +84,9 @@ def _finish(stage: Stage, records: dict[str, Any], keep: Callable[[], None]) -> 
         _start(stage)
     else:
         log.info("\nStage '%s': potstill %s %s", stage.name, stage.command, shlex.join(stage.overrides))
-        _set_aside(stage.directory)
-        _set_aside(stage.output)
+        if not stage.grows:
+            _set_aside(stage.directory)
+            _set_aside(stage.output)
         started = {"command": stage.command, "fingerprint": now, "output": str(stage.output), "is_done": False}
         records[stage.name] = started
         keep()
@@ -100,8 +113,8 @@ def _is_as_planned(stage: Stage) -> bool:
 
 def _start(stage: Stage) -> None:
     command = importlib.import_module(f"potstill.commands.{stage.command}")
-    if stage.command == "train":
-        command.train(typed(stage.config, SCHEMAS["train"]), stage.overrides)
+    if stage.command in ("train", "cache"):
+        getattr(command, stage.command)(typed(stage.config, SCHEMAS[stage.command]), stage.overrides)
     else:
         command.main(stage.config)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from omegaconf import DictConfig
 
+from potstill.commands.cache import check_cache
 from potstill.config.compose import SCHEMAS, composed, typed
+from potstill.config.mine_validate import check_mining
 from potstill.config.schema import RecipeCommandConfig, StageConfig
 from potstill.config.text_validate import validate_generation
 from potstill.config.validate import validate
@@ -18,16 +20,24 @@ from potstill.fingerprint import fingerprint
 # What of the recipe's own command line each command understands.
 SHARED = {
     "train": ("seed", "hardware", "logger", "debug_preset"),
-    "generate": ("logger",),
+    "cache": ("seed", "hardware", "debug_preset"),
     "evaluate": ("logger", "bar_preset"),
+    "mine": ("seed", "logger"),
+    "gain": ("logger",),
+    "generate": ("logger",),
 }
-# What of a config says where things go, how fast, and not what they are.
+# What of a config says where things go and how fast, and not what they are.
 UNDECISIVE = {
     "train": ("run", "logger"),
-    "generate": ("run", "logger", "ledger", "limits", "report_every_s", "status"),
+    "cache": ("run", "logger", "callbacks", "optim"),
     "evaluate": ("output", "logger", "ledger", "mixes"),
+    "mine": ("output", "logger"),
+    "gain": ("output", "logger"),
+    "generate": ("run", "logger", "ledger", "limits", "report_every_s", "status"),
 }
-OUTPUTS = {"train": "student", "generate": "export/export.json"}  # in the stage's directory
+# What is there, in the stage's own directory, once it is done. An evaluation's is in the recipe's;
+# a cache is the output itself.
+OUTPUTS = {"train": "student", "mine": "mined.json", "gain": "gain.json", "generate": "export/export.json"}
 
 
 @dataclass
@@ -40,6 +50,7 @@ class Stage:
     config: DictConfig
     directory: Path
     output: Path  # there once the stage is done
+    round: int = 0  # that it belongs to; 0: to none
 
     def fingerprint(self) -> str:
         config = asdict(typed(self.config, SCHEMAS[self.command]))  # type: ignore[call-overload]
@@ -48,45 +59,86 @@ class Stage:
             decides["teacher"]["cache"]["dir"] = None  # it grows with every stage, and moves what is paid only
         return fingerprint({"command": self.command, **decides}, self.directory)
 
+    @property
+    def grows(self) -> bool:
+        """Whether what an earlier start left is of use under any fingerprint: signals are found by content."""
+        return self.command == "cache"
 
-def plan(options: RecipeCommandConfig, run_dir: Path, given: Sequence[str]) -> list[Stage]:
-    """Every stage composed and validated, before the first one starts."""
-    directories: dict[str, str] = {}
-    stages = []
-    for name, stage in options.recipe.stages.items():
-        stages.append(_plan_stage(name, stage, directories, run_dir, given))
-        directories[name] = str(run_dir / name)
+
+def plan(
+    options: RecipeCommandConfig, run_dir: Path, given: Sequence[str], num_rounds: int | None = None
+) -> list[Stage]:
+    """Every stage composed and validated, before the first one starts. num_rounds: default, the recipe's own."""
+    recipe, places, stages = options.recipe, Places(), []
+    if recipe.rounds < 0:
+        raise UserError("recipe.rounds", recipe.rounds, "is no number of rounds.", "For example: recipe.rounds=2")
+    num_rounds = recipe.rounds if num_rounds is None else num_rounds
+    parts = [("stages", recipe.stages, 0), *(("round", recipe.round, n + 1) for n in range(num_rounds))]
+    for part, named, number in [*parts, ("last", recipe.last, 0)]:
+        for name, stage in named.items():
+            own = f"{name}_{number}" if number else name
+            planned = _plan_stage(f"recipe.{part}.{name}", own, stage, places, run_dir, given)
+            stages.append(replace(planned, round=number))
+            places.add(name, str(run_dir / own))
     return stages
 
 
-def _plan_stage(
-    name: str, stage: StageConfig, directories: dict[str, str], run_dir: Path, given: Sequence[str]
-) -> Stage:
-    key = f"recipe.stages.{name}"
-    if stage.command not in SHARED:
-        raise UserError(
-            f"{key}.command", stage.command, "is no command of a stage.", nearest_hint(stage.command, SHARED)
-        )
+class Places:
+    """Directories of the stages so far, by what overrides call them."""
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, list[str]] = {}
+
+    def add(self, name: str, directory: str) -> None:
+        self.by_name.setdefault(name, []).append(directory)
+
+    def named(self) -> dict[str, str]:
+        names = {}
+        for name, found in self.by_name.items():
+            quoted = ",".join(f"'{each}'" for each in found)
+            names |= {f"{name}_first": found[0], f"{name}_all": f"[{quoted}]"}
+            names |= {f"{name}_before": found[-2]} if len(found) > 1 else {}
+        return names | {name: found[-1] for name, found in self.by_name.items()}
+
+
+def _plan_stage(key: str, name: str, stage: StageConfig, places: Places, run_dir: Path, given: Sequence[str]) -> Stage:
+    command, directory = stage.command, run_dir / name
+    if command not in SHARED:
+        raise UserError(f"{key}.command", command, "is no command of a stage.", nearest_hint(command, SHARED))
     try:
-        own = [text.format(**directories) for text in stage.overrides]
+        own = [text.format(**places.named()) for text in stage.overrides]
     except KeyError as error:
         problem = f"names no earlier stage: {error}."
-        raise UserError(f"{key}.overrides", stage.overrides, problem, nearest_hint(str(error), directories)) from error
-    shared = [text for text in given if text.lstrip("+~").partition("=")[0].split(".")[0] in SHARED[stage.command]]
+        hint = nearest_hint(str(error), places.named())
+        raise UserError(f"{key}.overrides", stage.overrides, problem, hint) from error
+    shared = [text for text in given if text.lstrip("+~").partition("=")[0].split(".")[0] in SHARED[command]]
     shared = [text.replace("_preset=", "=") for text in shared]
-    overrides = [*own, *shared, *stage.extra, *_place(stage.command, name, run_dir)]
-    config = composed(stage.command, overrides)
-    if stage.command == "train":
+    if command == "cache":  # a place that the stage or the user chooses comes later, and wins
+        return _cache_stage(name, [f"teacher.cache.dir={directory}", *own, *shared, *stage.extra], directory)
+    overrides = [*own, *shared, *stage.extra, *_place(command, directory, run_dir)]
+    config = composed(command, overrides)
+    _validate(command, config)
+    output = directory / OUTPUTS[command] if command in OUTPUTS else run_dir / "evaluation.json"
+    return Stage(name, command, overrides, config, directory, output)
+
+
+def _place(command: str, directory: Path, run_dir: Path) -> list[str]:
+    if command in ("train", "generate"):
+        return [f"run.dir={directory}", f"run.name={run_dir.name}-{directory.name}"]
+    return [f"output={run_dir if command == 'evaluate' else directory}"]
+
+
+def _validate(command: str, config: DictConfig) -> None:
+    if command == "train":
         validate(typed(config, SCHEMAS["train"]))
-    elif stage.command == "generate":
+    elif command == "mine":
+        check_mining(typed(config, SCHEMAS["mine"]))
+    elif command == "generate":
         validate_generation(typed(config, SCHEMAS["generate"]))
-    output = run_dir / name / OUTPUTS[stage.command] if stage.command in OUTPUTS else run_dir / "evaluation.json"
-    return Stage(name, stage.command, overrides, config, run_dir / name, output)
 
 
-def _place(command: str, name: str, run_dir: Path) -> list[str]:
-    """Generations share a ledger, which outlives what of them is set aside: no answer is paid for twice."""
-    if command == "evaluate":
-        return [f"output={run_dir}"]
-    ledger = [f"ledger.dir={run_dir / 'ledger'}"] if command == "generate" else []
-    return [f"run.dir={run_dir / name}", f"run.name={run_dir.name}-{name}", *ledger]
+def _cache_stage(name: str, overrides: list[str], directory: Path) -> Stage:
+    config = composed("cache", overrides)
+    options = typed(config, SCHEMAS["cache"])
+    check_cache(options)
+    return Stage(name, "cache", overrides, config, directory, Path(options.teacher.cache.dir))

@@ -252,7 +252,7 @@ class AuditConfig:
 
 @dataclass
 class StageConfig:
-    command: str = MISSING  # train | generate | evaluate
+    command: str = MISSING  # train | cache | evaluate | mine | gain | generate
     overrides: list[str] = field(default_factory=list)  # `{name}` stands for the directory of the earlier stage `name`
     extra: list[str] = field(default_factory=list)  # the user's own, after all others
 
@@ -260,6 +260,11 @@ class StageConfig:
 @dataclass
 class RecipeConfig:
     stages: dict[str, StageConfig] = field(default_factory=dict)
+    rounds: int = 0  # how often the stages of `round` are done, at most: a gain may say that it is enough
+    # In overrides, `{name}` is the latest stage of that name, `{name_before}` the one before it, `{name_first}` the
+    # first, and `{name_all}` a list of all.
+    round: dict[str, StageConfig] = field(default_factory=dict)
+    last: dict[str, StageConfig] = field(default_factory=dict)  # after the last round
 
 
 @dataclass

@@ -27,6 +27,8 @@ class Batch:
         batch was made by hand.
     routes: where a column says which teacher an example has, its value per example.
     weights: `[B]`, how much the rows of each example count in training; None: all alike.
+    host: of a batch on an accelerator, the same on the CPU, where it was read. What a program has to know in numbers
+        (how long, how many, which rows) is asked of that one, so that nobody waits for the accelerator.
     """
 
     inputs: dict[str, Tensor]
@@ -35,16 +37,17 @@ class Batch:
     numbers: Tensor | None = None
     routes: tuple[str, ...] = ()
     weights: Tensor | None = None
+    host: Batch | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def take(self, examples: Sequence[int]) -> Batch:
         """The examples of these numbers, padded as they are."""
-        index = torch.tensor(examples, dtype=torch.long, device=self.labels.device)
+        index = self.beside(torch.tensor(examples, dtype=torch.long))
         keys, routes = (tuple(each[example] for example in examples if each) for each in (self.keys, self.routes))
         taken = self._mapped(lambda value: value.index_select(0, index))
-        return replace(taken, keys=keys, routes=routes)
+        return replace(taken, keys=keys, routes=routes, host=None if self.host is None else self.host.take(examples))
 
     def empty(self) -> Batch:
         """None of the examples, in their shapes."""
@@ -54,10 +57,20 @@ class Batch:
         """In memory that an accelerator reads by itself; called by data loaders."""
         return self._mapped(lambda value: value.pin_memory())
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+    def to(self, device: torch.device | str) -> Batch:
+        """Without waiting, where the memory it is in allows it."""
         if self.labels.device == torch.device(device):
             return self
-        return self._mapped(lambda value: value.to(device, non_blocking=non_blocking))
+        host = self if self.labels.device.type == "cpu" else None
+        return replace(self._mapped(lambda value: _sent(value, device)), host=host)
+
+    @property
+    def on_host(self) -> Batch:
+        return self if self.host is None else self.host
+
+    def beside(self, value: Tensor) -> Tensor:
+        """What was found out on the host, where the batch lies."""
+        return _sent(value, self.labels.device)
 
     def _mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """With every tensor changed alike."""
@@ -65,3 +78,7 @@ class Batch:
         others = {name: getattr(self, name) for name in ("labels", "numbers", "weights")}
         changed = {name: None if value is None else change(value) for name, value in others.items()}
         return replace(self, inputs=inputs, **changed)
+
+
+def _sent(value: Tensor, device: torch.device | str) -> Tensor:
+    return value.to(device, non_blocking=torch.device(device).type == "cuda")

@@ -23,12 +23,12 @@ def cut(batch: Batch, max_examples: int | None, max_tokens: int | None, *, packs
     packs: a piece has as many positions as `slots.slot_lengths` gives its texts, not as many as the longest for each.
     Pieces of text lose the outer columns in which every example is padded. Both limits None: `[batch]`, untouched.
     """
-    mask = batch.inputs.get("attention_mask")  # [B, L], or [B, K, L]
+    mask = batch.on_host.inputs.get("attention_mask")  # [B, L], or [B, K, L]
     if not len(batch) or not (max_examples or (max_tokens and mask is not None)):
         return [batch]
     max_examples = max_examples or len(batch)
     if max_tokens and mask is not None:
-        lengths_BK = mask.sum(dim=-1).view(len(batch), -1).cpu().numpy()
+        lengths_BK = mask.sum(dim=-1).view(len(batch), -1).numpy()
         pieces = (_filled if packs else _longest_together)(lengths_BK, max_examples, max_tokens)
     else:
         pieces = torch.arange(len(batch)).split(max_examples)
@@ -62,13 +62,18 @@ def _filled(lengths_BK: np.ndarray, max_examples: int, max_tokens: int) -> list[
 
 def _trim(batch: Batch) -> Batch:
     """Without the columns left and right of every attended position; at least one column stays."""
-    mask = batch.inputs["attention_mask"]
-    attended = mask.flatten(0, -2).any(dim=0).nonzero().flatten()
+    attended = batch.on_host.inputs["attention_mask"].flatten(0, -2).any(dim=0).nonzero().flatten()
     first, last = (int(attended[0]), int(attended[-1])) if len(attended) else (0, 0)
+    return _columns(batch, first, last + 1 - first)
+
+
+def _columns(batch: Batch, first: int, number: int) -> Batch:
+    mask = batch.inputs["attention_mask"]
 
     def trimmed(value: Tensor) -> Tensor:
         is_padded = value.shape[: mask.ndim] == mask.shape
-        return value.narrow(mask.ndim - 1, first, last + 1 - first) if is_padded else value
+        return value.narrow(mask.ndim - 1, first, number) if is_padded else value
 
     inputs = {name: trimmed(value) for name, value in batch.inputs.items()}
-    return replace(batch, inputs=inputs, labels=trimmed(batch.labels))
+    host = None if batch.host is None else _columns(batch.host, first, number)
+    return replace(batch, inputs=inputs, labels=trimmed(batch.labels), host=host)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
 
@@ -93,6 +94,10 @@ class DataModule(pl.LightningDataModule):
 
     def num_examples(self, split: str) -> int:
         return len(self.examples[split])
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:  # noqa: ARG002
+        """Without Lightning's search for tensors in whatever a batch may be."""
+        return batch.to(device)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Its state, kept in every checkpoint, is the number of batches trained on."""

@@ -34,7 +34,8 @@ def part(source: DatasetDict, by: str, start: float = 0.0, stop: float = 1.0) ->
             "data.source.by", by, "is not a column of the train split.", nearest_hint(by, train.column_names)
         )
     kept = [start <= unit_interval(content_hash(value), "pool") < stop for value in train[by][:]]
-    return DatasetDict({**source, "train": select(train, kept)})
+    with quiet():
+        return DatasetDict({**source, "train": select(train, kept).flatten_indices()})
 
 
 def extended(source: DatasetDict, by: str, added: Sequence[str] = ()) -> DatasetDict:

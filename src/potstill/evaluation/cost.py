@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from potstill.data.batch import Batch
 from potstill.data.microbatch import cut
 from potstill.evaluation.predict import ModelUnderTest, answer, inference
-from potstill.models.quantise import stored_bytes
+from potstill.models.quantise import is_quantised, stored_bytes
 from potstill.models.task import Task
 from potstill.signals.protocol import SignalSource
 
@@ -88,9 +88,10 @@ def percentiles(times_ms: Sequence[float]) -> dict[str, float]:
 def count_flops(tested: ModelUnderTest, examples: Sequence[Batch], task: Task) -> int | None:
     """Floating-point operations of the forward pass of one example, by torch's counter; None where it counts none.
 
-    Matrix products, convolutions and attention: what torch has formulas for, a product and its sum as two.
+    Matrix products, convolutions and attention: what torch has formulas for, a product and its sum as two. Products of
+    a model in 8 bits it passes over, so that nothing is said of such a model.
     """
-    if not examples:
+    if not examples or is_quantised(tested.model):
         return None
     device = next(tested.model.parameters()).device
     with inference(tested.model), FlopCounterMode(display=False) as counter:

@@ -18,19 +18,18 @@ from potstill.hardware.sharding import laid_out_like, load_whole, whole
 STRATEGIES = ("auto", "ddp", "fsdp")
 
 
-def make_strategy(
-    name: str, world_size: int, *, on_cpu: bool, has_unused_parameters: bool = False, cpu_offload: bool = False
-) -> Strategy | str:
+def make_strategy(name: str, world_size: int, *, on_cpu: bool, has_unused_parameters: bool = False) -> Strategy | str:
     """The Lightning strategy called `name`; `auto` is ddp where there is more than one rank."""
+    # counts of rows, and parameters in CPU memory, go from host to host
+    backend = "gloo" if on_cpu else "cpu:gloo,cuda:nccl"
     if name == "fsdp":
-        backend = "gloo" if on_cpu else "cpu:gloo,cuda:nccl" if cpu_offload else "nccl"
         return ShardedStrategy(world_size, backend)
     if world_size == 1:
         return "auto"
     return DDPStrategy(
         find_unused_parameters=has_unused_parameters,  # without need, a walk through the graph every step
         gradient_as_bucket_view=True,
-        process_group_backend="gloo" if on_cpu else "nccl",
+        process_group_backend=backend,
     )
 
 

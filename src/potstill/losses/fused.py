@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 from potstill.losses.heads import HeadInput
 from potstill.losses.precision import loss_dtype
 from potstill.losses.products import Products
-from potstill.losses.row_math import DIAGNOSED, RowMath, RowTerm, taken
+from potstill.losses.row_math import RowMath, RowTerm, diagnosed_names, taken
 from potstill.losses.sparse import SparseLogits
 
 CHUNK_BYTES = {"cpu": 2**26, "cuda": 2**30}  # of both models' logits
@@ -50,8 +50,9 @@ class Options:
 class Fused:
     """loss: a scalar with its graph. values: of each term, not weighted, `[N]`, without graph.
 
-    diagnostics: `[N]` each, where asked for and the teacher has logits: `entropy` of the teacher and `kl`, KL(teacher
-    || student), both at temperature 1, in nats, and `agreement`, 1.0 where the teacher's first class is the student's.
+    diagnostics: `[N]` each, where asked for and there is a teacher: its `entropy` and `kl`, KL(teacher || student), at
+    temperature 1, in nats, and `agreement`, 1.0 where the teacher's first class is the student's. Of a teacher known in
+    part, `teacher_mass` in place of its entropy; of drawn classes, nothing.
     """
 
     loss: Tensor
@@ -84,7 +85,8 @@ def fused(
     work = _Pass(student, teacher, labels_N, terms, [weights[name] for name in terms], weights_N, diagnose, options)
     loss = _SinglePass.apply(work, torch.is_grad_enabled(), student.hidden, student.head.weight, student.head.bias)
     values, diagnosed = work.found[: len(terms)], work.found[len(terms) :]
-    return Fused(loss, dict(zip(terms, values, strict=True)), dict(zip(DIAGNOSED, diagnosed, strict=False)))
+    names = diagnosed_names(teacher) if diagnose else ()
+    return Fused(loss, dict(zip(terms, values, strict=True)), dict(zip(names, diagnosed, strict=True)))
 
 
 class _SinglePass(torch.autograd.Function):
@@ -135,7 +137,7 @@ class _Pass:
         with torch.autocast(self.labels.device.type, enabled=False):
             parts = [self._chunk(products, teacher, rows, weights_TN, totals) for rows in self._chunks(products)]
         nothing = weights_TN.new_empty(0)
-        num_found = len(self.terms) + len(DIAGNOSED) * (self.diagnose and isinstance(self.teacher, HeadInput | Tensor))
+        num_found = len(self.terms) + self.diagnose * len(diagnosed_names(self.teacher))
         self.found = [torch.cat(each) for each in zip(*parts, strict=True)] or [nothing] * num_found
         values = self.found[: len(self.terms)]
         return sum(

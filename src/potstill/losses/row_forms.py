@@ -5,29 +5,31 @@ log q_c. Of the cross-entropies u is minus the target, which sums to -1: what is
 temperature share it.
 """
 
-# R rows of a block, C classes (or vocabulary), K known classes of a sparse teacher; p teacher, q student
+# R rows of a block, C classes (or vocabulary); p teacher, q student
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from potstill.losses.sparse import SparseLogits, with_rest
+from potstill.losses.sparse import TopkMode
+
+BLOCK_BYTES = {"cpu": 2**19, "cuda": 2**26}  # of one model's logits in float32
 
 Kind = Literal["ce", "forward_kl", "forward_ce", "reverse_kl", "jsd", "tvd"]
-Target = Tensor | SparseLogits | None
 
 
 @dataclass(frozen=True)
 class Form:
     """One loss with a known gradient.
 
-    scale: T^2 or 1, as `t2_scaling` says. beta: of `jsd`, in (0, 1). smoothing: of the labels of `ce`.
+    scale: T^2 or 1, as `t2_scaling` says. beta: of `jsd`, in (0, 1). smoothing: of the labels of `ce`. topk_mode: where
+        the teacher is known in part (`losses/sparse_rows.py`).
     """
 
     kind: Kind
@@ -35,6 +37,7 @@ class Form:
     scale: float = 1.0
     beta: float = 0.5
     smoothing: float = 0.0
+    topk_mode: TopkMode = "tail"
 
 
 @dataclass
@@ -57,11 +60,11 @@ def distribution(centred_RC: Tensor, temperature: float) -> Distribution:
 class Block:
     """Some rows, cache-sized on a CPU: both models' logits, each row's largest at 0, and what the forms share of them.
 
-    target: the teacher's logits, its top-k, or None where no form has a teacher.
+    target: the teacher's logits, or None where no form has a teacher.
     """
 
     student: Tensor
-    target: Target
+    target: Tensor | None
     labels: Tensor
     _students: dict[float, Distribution] = field(default_factory=dict)
     _teachers: dict[float, Distribution] = field(default_factory=dict)
@@ -72,7 +75,7 @@ class Block:
         return self._students[temperature]
 
     def p(self, temperature: float) -> Distribution:
-        assert isinstance(self.target, Tensor)
+        assert self.target is not None
         if temperature not in self._teachers:
             self._teachers[temperature] = distribution(self.target, temperature)
         return self._teachers[temperature]
@@ -87,6 +90,12 @@ class Block:
         """log q - log p, `[R, C]`."""
         p, q = self.p(temperature), self.q(temperature)
         return (q.logits - p.logits).sub_((q.log_normaliser - p.log_normaliser).unsqueeze(-1))
+
+
+def blocks(student_NC: Tensor) -> Iterator[slice]:
+    """Of rows, so few that a CPU's cache holds them through all passes."""
+    step = max(1, BLOCK_BYTES.get(student_NC.device.type, BLOCK_BYTES["cuda"]) // (4 * student_NC.shape[-1]))
+    return (slice(start, start + step) for start in range(0, len(student_NC), step))
 
 
 def dot(x_RC: Tensor, y_RC: Tensor) -> Tensor:
@@ -117,7 +126,7 @@ def _mixed(block: Block, forms: Sequence[Form], coefficients: Sequence[Tensor]) 
     """The shares of the cross-entropies, a q - b p for each temperature; zeros where there are none."""
     slopes: dict[float, tuple[list[Tensor], list[Tensor]]] = {}
     for form, coefficient_R in zip(forms, coefficients, strict=True):
-        if form.kind in ("ce", "forward_kl", "forward_ce") and not (form.kind != "ce" and _is_sparse(block)):
+        if form.kind in ("ce", "forward_kl", "forward_ce"):
             student, teacher = slopes.setdefault(form.temperature, ([], []))
             student.append(coefficient_R * (form.scale / form.temperature))
             if form.kind != "ce":
@@ -130,10 +139,6 @@ def _mixed(block: Block, forms: Sequence[Form], coefficients: Sequence[Tensor]) 
             b_R1 = sum(teacher).unsqueeze(-1)  # type: ignore[union-attr]
             gradient_RC.addcmul_(block.p(temperature).probabilities, b_R1, value=-1.0)
     return torch.zeros_like(block.student) if gradient_RC is None else gradient_RC
-
-
-def _is_sparse(block: Block) -> bool:
-    return isinstance(block.target, SparseLogits)
 
 
 def _cross_entropy(block: Block, form: Form, slope_R: Tensor, gradient_RC: Tensor) -> Tensor:
@@ -150,9 +155,7 @@ def _cross_entropy(block: Block, form: Form, slope_R: Tensor, gradient_RC: Tenso
     return torch.where(has_label_R, values_R, torch.zeros_like(values_R))
 
 
-def _forward_kl(block: Block, form: Form, slope_R: Tensor, gradient_RC: Tensor) -> Tensor:
-    if _is_sparse(block):
-        return _sparse_forward_kl(block, form, slope_R, gradient_RC)
+def _forward_kl(block: Block, form: Form, slope_R: Tensor, gradient_RC: Tensor) -> Tensor:  # noqa: ARG001
     return block.kl(form.temperature)
 
 
@@ -196,25 +199,6 @@ def _add_centred(gradient_RC: Tensor, u_RC: Tensor, q_RC: Tensor, slope_R: Tenso
     sum_R = u_RC.sum(dim=-1)
     gradient_RC.addcmul_(u_RC.addcmul_(q_RC, sum_R.unsqueeze(-1), value=-1.0), slope_R.unsqueeze(-1))
     return sum_R
-
-
-def _sparse_forward_kl(block: Block, form: Form, slope_R: Tensor, gradient_RC: Tensor) -> Tensor:
-    """With one bucket for all other classes (`sparse.sparse_forward_kl`, mode `tail`).
-
-    Its derivative in a known class is q_c - p_c; in another, q_c (1 - p_rest / q_rest): the rest keeps its proportions.
-    """
-    assert isinstance(block.target, SparseLogits)
-    q, ids_RK = block.q(form.temperature), block.target.ids
-    log_p_RB = with_rest(block.target, form.temperature)
-    log_q_RK = q.logits.gather(-1, ids_RK) - q.log_normaliser.unsqueeze(-1)
-    rest_q_R1 = q.probabilities.scatter(-1, ids_RK, 0.0).sum(dim=-1, keepdim=True)
-    log_q_RB = torch.cat([log_q_RK, rest_q_R1.log()], dim=-1)
-    p_RB = log_p_RB.exp()
-    rest_R1 = slope_R.unsqueeze(-1) * (1.0 - p_RB[:, -1:] / rest_q_R1)
-    gradient_RC.addcmul_(q.probabilities, rest_R1)
-    known_RK = slope_R.unsqueeze(-1) * (log_q_RK.exp() - p_RB[:, :-1]) - rest_R1 * log_q_RK.exp()
-    gradient_RC.scatter_add_(-1, ids_RK, known_RK)
-    return dot(p_RB, log_p_RB - log_q_RB)
 
 
 _APPLY = {

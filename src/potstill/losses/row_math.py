@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -18,14 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from potstill.losses import sparse_rows
 from potstill.losses.heads import Finish, HeadInput
 from potstill.losses.precision import upcast
-from potstill.losses.row_forms import Block, Form, centred, dot, values_and_gradient
-from potstill.losses.sparse import SparseLogits
+from potstill.losses.row_forms import Block, Form, blocks, centred, dot, values_and_gradient
+from potstill.losses.sparse import SparseLogits, merged
 
-BLOCK_BYTES = {"cpu": 2**19, "cuda": 2**26}  # of one model's logits in float32
 HAS_TRITON = importlib.util.find_spec("triton") is not None
-DIAGNOSED = ("entropy", "kl", "agreement")
+DIAGNOSED = ("entropy", "kl", "agreement")  # of a teacher of which all is known
 
 Target = Tensor | SparseLogits | None
 
@@ -70,17 +70,21 @@ class RowMath:
         student_NC: products, used up. target: the teacher's products, used up; or its logits, or top-k. weights_TN:
         of each term's values in the loss.
         """
+        weights, forms = self._weights(weights_TN, labels_N), [term.form for term in self.terms]
         if kernel := self._kernel(student_NC, target):
             heads = self.student, self.teacher or Finish()
-            weights = self._weights(weights_TN, labels_N)
-            forms = [term.form for term in self.terms]
             diagnose = self.diagnose and target is not None
             return kernel.run(forms, heads, student_NC, target, labels_N, weights, diagnose=diagnose, dtype=dtype)
-        if compiled and all(term.form for term in self.terms):
+        if isinstance(target, SparseLogits):
+            compiled, num_classes = False, student_NC.shape[-1]
+            if sparse_rows.supports(forms, self.student, target, num_classes, diagnose=self.diagnose):
+                given = student_NC, target, labels_N, weights
+                return sparse_rows.run(forms, self.student, *given, diagnose=self.diagnose), student_NC.to(dtype)  # type: ignore[arg-type]
+        if compiled and all(forms):
             found, gradient_NC = _compiled(self)(student_NC, target, labels_N, weights_TN)
             return found, gradient_NC.to(dtype)
         parts = []
-        for rows in _blocks(student_NC):
+        for rows in blocks(student_NC):
             found, gradient_RC = self.block(student_NC[rows], taken(target, rows), labels_N[rows], weights_TN[:, rows])
             student_NC[rows].copy_(gradient_RC)
             parts.append(found)
@@ -103,13 +107,14 @@ class RowMath:
         slope = self.student.slope(logits_RC)
         target = self._logits(target)
         weights = self._weights(weights_TR, labels_R)
+        known = {number: form for number, term in enumerate(self.terms) if (form := _form_beside(term, target))}
         others = {  # before the logits are centred, which a loss of theirs may see
             number: _by_autograd(term, logits_RC, target, labels_R, weights[number])
             for number, term in enumerate(self.terms)
-            if term.form is None
+            if number not in known
         }
-        known = {number: term.form for number, term in enumerate(self.terms) if term.form is not None}
-        block = Block(centred(logits_RC), centred(target) if isinstance(target, Tensor) else target, labels_R)
+        diagnosed = self._diagnosed_sparsely(logits_RC, target)
+        block = Block(centred(logits_RC), centred(target) if isinstance(target, Tensor) else None, labels_R)
         found, gradient_RC = values_and_gradient(block, [*known.values()], [weights[number] for number in known])
         values = dict(zip(known, found, strict=True))
         for number, (values_R, own_RC) in others.items():
@@ -117,13 +122,20 @@ class RowMath:
             gradient_RC += own_RC
         if not isinstance(slope, float) or slope != 1.0:
             gradient_RC.mul_(slope)
-        diagnosed = _diagnosed(block) if self.diagnose and isinstance(target, Tensor) else []
+        if self.diagnose and isinstance(target, Tensor):
+            diagnosed = _diagnosed(block)
         return [values[number] for number in range(len(self.terms))] + diagnosed, gradient_RC
 
     def _weights(self, weights_TR: Tensor, labels_R: Tensor) -> list[Tensor]:
         """What each row's value counts for, `[R]`, for each term."""
         has_label_R = labels_R >= 0
         return [w_R * has_label_R if term.labelled else w_R for term, w_R in zip(self.terms, weights_TR, strict=True)]
+
+    def _diagnosed_sparsely(self, logits_RC: Tensor, target: Target) -> list[Tensor]:
+        if not (self.diagnose and isinstance(target, SparseLogits)):
+            return []
+        num_others = logits_RC.shape[-1] - target.ids.shape[-1]
+        return sparse_rows.diagnosed(merged(logits_RC, target), logits_RC.amax(dim=-1), target, num_others)
 
     def _logits(self, target: Target) -> Target:
         """The teacher's, to be centred in place."""
@@ -139,15 +151,22 @@ def taken(target: Any, rows: slice | Tensor) -> Any:
     return target.take(rows) if isinstance(target, HeadInput | SparseLogits) else target[rows]
 
 
+def diagnosed_names(target: Any) -> tuple[str, ...]:
+    """What is found of each row beside the values, where it is asked for and there is such a teacher."""
+    if isinstance(target, SparseLogits):
+        return sparse_rows.diagnosed_names(target)
+    return () if target is None else DIAGNOSED
+
+
+def _form_beside(term: RowTerm, target: Target) -> Form | None:
+    """The term's form, where it is one of `row_forms`: those have all of a teacher's logits, or no teacher."""
+    is_known = not isinstance(target, SparseLogits) or (term.form is not None and term.form.kind == "ce")
+    return term.form if is_known else None
+
+
 @functools.cache
 def _compiled(math: RowMath) -> Callable[..., tuple[list[Tensor], Tensor]]:
     return torch.compile(math.block)
-
-
-def _blocks(student_NC: Tensor) -> Iterator[slice]:
-    row_bytes = 4 * student_NC.shape[-1]
-    step = max(1, BLOCK_BYTES.get(student_NC.device.type, BLOCK_BYTES["cuda"]) // row_bytes)
-    return (slice(start, start + step) for start in range(0, len(student_NC), step))
 
 
 def _by_autograd(

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from potstill.losses.row_math import RowTerm
+from potstill.losses.sparse import SparseLogits
 from potstill.losses.terms import Term
 
-ROW_FIELDS = ("student_logits", "teacher_logits", "labels")
-ABSENT = {"teacher_sparse": None}  # a teacher of which only some classes are known gives no rows before its head
+ROW_FIELDS = {"student_logits", "teacher_logits", "teacher_sparse", "labels"}
 
 
 def logit_terms(terms: Mapping[str, Term]) -> dict[str, Term]:
@@ -34,7 +34,7 @@ def row_terms(terms: Mapping[str, Term]) -> dict[str, RowTerm] | None:
 def _is_by_row(term: Term) -> bool:
     remembers = any("logits" in name for name in inspect.signature(term.update).parameters)
     owns = next(term.parameters(), None) is not None
-    return {*_asked(term)} <= {*ROW_FIELDS, *ABSENT} and not (term.couples_rows or remembers or owns)
+    return {*_asked(term)} <= ROW_FIELDS and not (term.couples_rows or remembers or owns)
 
 
 def _asked(term: Term) -> tuple[str, ...]:
@@ -42,8 +42,13 @@ def _asked(term: Term) -> tuple[str, ...]:
 
 
 def _bound(term: Term) -> Callable[..., Tensor]:
-    def values(*fields: Tensor) -> Tensor:
-        given = dict(zip(ROW_FIELDS, fields, strict=True)) | ABSENT
+    def values(student_NC: Tensor, teacher: Tensor | SparseLogits | None, labels_N: Tensor) -> Tensor:
+        is_sparse = isinstance(teacher, SparseLogits)
+        of_teacher = {
+            "teacher_logits": None if is_sparse else teacher,
+            "teacher_sparse": teacher if is_sparse else None,
+        }
+        given = {"student_logits": student_NC, "labels": labels_N, **of_teacher}
         return term(**{name: given[name] for name in _asked(term)})
 
     return values

@@ -62,6 +62,19 @@ class SparseLogits:
         normaliser_N = None if self.log_normaliser is None else self.log_normaliser.to(device)
         return SparseLogits(self.log_p.to(device), self.ids.to(device).long(), self.is_sampled, normaliser_N)
 
+    def absent(self) -> Tensor:
+        """Where a row knows no class, bool `[N, K]`."""
+        return self.log_p == -math.inf
+
+    def places(self) -> Tensor:
+        """`ids`, with the row's likeliest class once more where nothing is known."""
+        likeliest_N1 = self.ids.gather(-1, self.log_p.argmax(dim=-1, keepdim=True))
+        return torch.where(self.absent(), likeliest_N1, self.ids)
+
+    def mass(self) -> Tensor:
+        """The teacher's probability inside what is known, at temperature 1, `[N]`."""
+        return upcast(self.log_p).logsumexp(dim=-1).exp()
+
     def take(self, rows: slice | Tensor) -> SparseLogits:
         """Some of the rows, in their order."""
         normaliser_N = None if self.log_normaliser is None else self.log_normaliser[rows]
@@ -95,8 +108,9 @@ def sparse_forward_kl(
     Agrees with the ghost-token form (`tail`, T = 1). Differs: DistillKit's tail at other temperatures, which raises the
     merged probability itself to 1/T, as if it were one class, while the student's classes are tempered apart.
     """
-    log_p_NB, log_q_NB = _compared(student_NC, teacher_NK, ids_NK, temperature, topk_mode, log_normaliser_N)
-    return Sparse(scale(temperature, t2_scaling) * kl(log_p_NB, log_q_NB), _mass(teacher_NK))
+    teacher = SparseLogits(teacher_NK, ids_NK, log_normaliser=log_normaliser_N)
+    log_p_NB, log_q_NB = _compared(student_NC, teacher, temperature, topk_mode)
+    return Sparse(scale(temperature, t2_scaling) * kl(log_p_NB, log_q_NB), teacher.mass())
 
 
 def sparse_reverse_kl(
@@ -115,8 +129,9 @@ def sparse_reverse_kl(
 
     Do not train on `raw`: it falls as the student leaves the teacher's top-k, down to 0 and below.
     """
-    log_p_NB, log_q_NB = _compared(student_NC, teacher_NK, ids_NK, temperature, topk_mode, log_normaliser_N)
-    return Sparse(scale(temperature, t2_scaling) * kl(log_q_NB, log_p_NB), _mass(teacher_NK))
+    teacher = SparseLogits(teacher_NK, ids_NK, log_normaliser=log_normaliser_N)
+    log_p_NB, log_q_NB = _compared(student_NC, teacher, temperature, topk_mode)
+    return Sparse(scale(temperature, t2_scaling) * kl(log_q_NB, log_p_NB), teacher.mass())
 
 
 def sparse_jsd(
@@ -137,70 +152,70 @@ def sparse_jsd(
 
     `beta` weighs the teacher; at 0 and 1 the two KLs, as in `divergence.jsd`.
     """
-    log_p_NB, log_q_NB = _compared(student_NC, teacher_NK, ids_NK, temperature, topk_mode, log_normaliser_N)
-    return Sparse(scale(temperature, t2_scaling) * jensen_shannon(log_p_NB, log_q_NB, beta), _mass(teacher_NK))
+    teacher = SparseLogits(teacher_NK, ids_NK, log_normaliser=log_normaliser_N)
+    log_p_NB, log_q_NB = _compared(student_NC, teacher, temperature, topk_mode)
+    return Sparse(scale(temperature, t2_scaling) * jensen_shannon(log_p_NB, log_q_NB, beta), teacher.mass())
 
 
-def _mass(teacher_NK: Tensor) -> Tensor:
-    return upcast(teacher_NK).logsumexp(dim=-1).exp()
+def merging_temperature(teacher: SparseLogits, temperature: float, topk_mode: TopkMode) -> float:
+    """At which temperature the student's other classes become one: at that of the loss where the teacher's did."""
+    is_exact = topk_mode in ("tail", "raw") and teacher.log_normaliser is not None
+    return temperature if is_exact or topk_mode == "renormalise_teacher" else 1.0
 
 
-def _compared(
-    student_NC: Tensor,
-    teacher_NK: Tensor,
-    ids_NK: Tensor,
-    temperature: float,
-    topk_mode: TopkMode,
-    log_normaliser_N: Tensor | None,
+def merged(logits_NC: Tensor, teacher: SparseLogits) -> Tensor:
+    """Logits of the known classes and, as one, of all others, `[N, K + 1]`; absent ones are -inf.
+
+    `[N, K]` where every class is known.
+    """
+    ids_NK = teacher.places()
+    known_NK = logits_NC.gather(-1, ids_NK).masked_fill(teacher.absent(), -math.inf)
+    if logits_NC.shape[-1] == known_NK.shape[-1]:
+        return known_NK
+    others_N1 = logits_NC.scatter(-1, ids_NK, -math.inf).logsumexp(dim=-1, keepdim=True)
+    return torch.cat([known_NK, others_N1], dim=-1)
+
+
+def compared(
+    merged_NB: Tensor, teacher: SparseLogits, num_others: int, *, temperature: float, topk_mode: TopkMode
 ) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of teacher and student over what is compared, `[N, B]` each."""
+    """Log-probabilities of teacher and student over what is compared, `[N, B]` each.
+
+    merged_NB: the student, `merged` of its logits over the `merging_temperature`. num_others: C - K.
+    """
     assert topk_mode in TOPK_MODES, topk_mode
-    teacher_NK = upcast(teacher_NK)
-    absent_NK = teacher_NK == -math.inf
-    likeliest_N1 = ids_NK.gather(-1, teacher_NK.argmax(dim=-1, keepdim=True))
-    ids_NK = torch.where(absent_NK, likeliest_N1, ids_NK)  # what stands in an absent place is one of the others
-    num_others = student_NC.shape[-1] - teacher_NK.shape[-1]
+    teacher_NK, absent_NK = upcast(teacher.log_p), teacher.absent()
+    log_q_NB = merged_NB.log_softmax(dim=-1)
+    rest_of_temperature = temperature / merging_temperature(teacher, temperature, topk_mode)
     if num_others == 0 and topk_mode != "renormalise_both":
         assert not absent_NK.any(), "what a row lacks would be taken for known to be 0"
     if topk_mode == "renormalise_both" or num_others == 0:
-        known_NK = student_NC.gather(-1, ids_NK).masked_fill(absent_NK, -math.inf)
-        return _present(absent_NK, log_softmax(teacher_NK, temperature), log_softmax(known_NK, temperature))
+        known_NK = log_softmax(log_q_NB[:, : teacher_NK.shape[-1]], rest_of_temperature)
+        return _present(absent_NK, log_softmax(teacher_NK, temperature), known_NK)
     if topk_mode == "renormalise_teacher":
-        log_q_NK = log_softmax(student_NC, temperature).gather(-1, ids_NK)
-        return _present(absent_NK, log_softmax(teacher_NK, temperature), log_q_NK)
-    if log_normaliser_N is None:
+        return _present(absent_NK, log_softmax(teacher_NK, temperature), log_q_NB[:, :-1])
+    if teacher.log_normaliser is None:
         num_others_N1 = num_others + absent_NK.sum(dim=-1, keepdim=True)
         log_p_NB = _tempered_evenly(_with_rest(teacher_NK), num_others_N1, temperature)
-        log_q_NB = _merged(log_softmax(student_NC, 1.0), ids_NK, absent_NK)
         log_q_NB = _tempered_evenly(log_q_NB, num_others_N1, temperature)
     else:
-        log_p_NB = _with_rest(teacher_NK / temperature - upcast(log_normaliser_N).unsqueeze(-1))
-        log_q_NB = _merged(log_softmax(student_NC, temperature), ids_NK, absent_NK)
+        log_p_NB = _with_rest(teacher_NK / temperature - upcast(teacher.log_normaliser).unsqueeze(-1))
     log_p_NB, log_q_NB = _present(torch.nn.functional.pad(absent_NK, (0, 1)), log_p_NB, log_q_NB)
     return (log_p_NB, log_q_NB) if topk_mode == "tail" else (log_p_NB[:, :-1], log_q_NB[:, :-1])
+
+
+def _compared(
+    student_NC: Tensor, teacher: SparseLogits, temperature: float, topk_mode: TopkMode
+) -> tuple[Tensor, Tensor]:
+    """The same of all of the student's logits."""
+    merged_NB = merged(upcast(student_NC) / merging_temperature(teacher, temperature, topk_mode), teacher)
+    num_others = student_NC.shape[-1] - teacher.ids.shape[-1]
+    return compared(merged_NB, teacher, num_others, temperature=temperature, topk_mode=topk_mode)
 
 
 def _present(absent_NB: Tensor, log_p_NB: Tensor, log_q_NB: Tensor) -> tuple[Tensor, Tensor]:
     """Both, with nothing to compare where a class is absent."""
     return log_p_NB.masked_fill(absent_NB, _NOTHING), log_q_NB.masked_fill(absent_NB, _NOTHING)
-
-
-def _merged(log_q_NC: Tensor, ids_NK: Tensor, absent_NK: Tensor) -> Tensor:
-    """Log-probabilities of the known classes and, as one, of all others, `[N, K + 1]`; absent ones have none."""
-    log_others_N1 = log_q_NC.scatter(-1, ids_NK, -math.inf).logsumexp(dim=-1, keepdim=True)
-    return torch.cat([log_q_NC.gather(-1, ids_NK).masked_fill(absent_NK, -math.inf), log_others_N1], dim=-1)
-
-
-def with_rest(teacher: SparseLogits, temperature: float) -> Tensor:
-    """Tempered log-probabilities of the known classes and of all others as one, `[N, K + 1]`.
-
-    At a temperature other than 1, of a teacher with its `log_normaliser` only.
-    """
-    log_p_NK = upcast(teacher.log_p)
-    if teacher.log_normaliser is None:
-        assert temperature == 1.0, temperature
-        return _with_rest(log_p_NK)
-    return _with_rest(log_p_NK / temperature - upcast(teacher.log_normaliser).unsqueeze(-1))
 
 
 def _with_rest(log_p_NK: Tensor) -> Tensor:

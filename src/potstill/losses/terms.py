@@ -215,7 +215,7 @@ class DivergenceTerm(LogitTerm):
         """What the objective gets of the divergence's values."""
         return response.focused(values_N, self.focus)
 
-    def plain_form(self, kind: Kind, **options: float) -> Form | None:
+    def plain_form(self, kind: Kind, **options: Any) -> Form | None:
         """The closed form called `kind`, where neither logits nor values are changed around it."""
         scale = float(self.temperature**2) if self.t2_scaling else 1.0
         return None if self.standardise or self.focus else Form(kind, float(self.temperature), scale, **options)
@@ -263,6 +263,9 @@ class SparseTerm(DivergenceTerm):
             assert teacher_logits is not None
             return super().forward(student_logits, teacher_logits)
         return self.sparse_divergence(student_logits, teacher_sparse).values
+
+    def plain_form(self, kind: Kind, **options: Any) -> Form | None:
+        return super().plain_form(kind, topk_mode=self.topk_mode, **options)
 
     def sparse_divergence(self, student_NC: Tensor, teacher: SparseLogits) -> sparse.Sparse:
         """One value a row, `[N]`, from the log-probabilities of some classes."""

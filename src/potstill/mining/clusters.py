@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import rel_entr
 from sklearn.cluster import KMeans
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import CountVectorizer
@@ -75,21 +76,23 @@ def described(
 ) -> list[dict[str, Any]]:
     """Of each cluster: its name, terms, size, share of all failures, labels, confusions and nearest members.
 
-    Terms are words that more of the cluster than of the `background` has, texts of every kind.
+    The name is the commonest gold label and the terms: words that tell the cluster from the `background`, texts of
+    every kind, by their part of the relative entropy.
     """
     terms = _terms([str(failure["text"]) for failure in failures], clusters, background)
     found = []
     for number, words in enumerate(terms):
         members = [failures[place] for place in clusters.members(number)]
         confusions = Counter((each["gold"], each["student"]) for each in members)
+        labels = Counter(str(each["gold"]) for each in members).most_common(NUM_TERMS)
         found.append(
             {
                 "cluster": number,
-                "name": ", ".join(words) or "(no common word)",
+                "name": f"{labels[0][0]}: {', '.join(words)}",
                 "terms": words,
                 "size": len(members),
                 "share": len(members) / len(failures),
-                "labels": dict(Counter(str(each["gold"]) for each in members).most_common(NUM_TERMS)),
+                "labels": dict(labels),
                 "confusions": [[*pair, count] for pair, count in confusions.most_common(NUM_TERMS)],
                 "nearest": [each["text"] for each in members[:NUM_NEAREST]],
             }
@@ -104,7 +107,7 @@ def _terms(texts: list[str], clusters: Clusters, background: Sequence[str]) -> l
     named = []
     for number in range(len(clusters.centres)):
         share_W = has_FW[clusters.of_item == number].mean(0)
-        ahead_W = share_W - everywhere_W
+        ahead_W = rel_entr(share_W, everywhere_W)
         best = np.argsort(-ahead_W, kind="stable")[:NUM_TERMS]
         named.append([str(words[place]) for place in best if ahead_W[place] > 0 and share_W[place] >= MIN_TERM_SHARE])
     return named

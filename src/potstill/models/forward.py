@@ -47,7 +47,8 @@ def forward(model: nn.Module, batch: Batch, task: Task, needs: Needs) -> Output:
     batch = right_padded(batch, task)
     inputs = _in_dtype_of(model, batch.inputs)
     logits = embeddings = before_ND = head = None
-    with tapped(model, needs.taps) as hidden, packed(model, inputs.get("attention_mask")) as layout:
+    mask = batch.on_host.inputs.get("attention_mask")
+    with tapped(model, needs.taps) as hidden, packed(model, mask, batch.labels.device) as layout:
         if task.is_embedding:
             embeddings = _embeddings(model, inputs)
         elif task.is_causal:
@@ -55,12 +56,10 @@ def forward(model: nn.Module, batch: Batch, task: Task, needs: Needs) -> Output:
         else:
             logits = model(**inputs).logits
     join_backward(bare(model), hidden)
-    attended = task.positions(batch)
-    if attended is not None:
-        attended = attended.flatten(0, -2)
+    attended = task.attended(batch) if needs.taps else None
     return Output(
         logits if needs.logits else None,
-        {path: _select(path, hidden[path], attended, layout) for path in needs.taps},
+        {path: _select(path, hidden[path], attended, batch, layout) for path in needs.taps},
         embeddings if needs.embeddings else None,
         before_ND,
         head,
@@ -119,7 +118,9 @@ def right_padded(batch: Batch, task: Task) -> Batch:
     inputs = {
         name: value.gather(-1, order) if value.shape == mask.shape else value for name, value in batch.inputs.items()
     }
-    return replace(batch, inputs=inputs, labels=batch.labels.gather(1, order) if task.is_causal else batch.labels)
+    labels = batch.labels.gather(1, order) if task.is_causal else batch.labels
+    host = None if batch.host is None else right_padded(batch.host, task)
+    return replace(batch, inputs=inputs, labels=labels, host=host)
 
 
 def _in_dtype_of(model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -127,18 +128,19 @@ def _in_dtype_of(model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Tenso
     return {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()}
 
 
-def _select(path: str, hidden: Tensor, attended: Tensor | None, layout: Layout | None) -> Tensor:
+def _select(path: str, hidden: Tensor, attended: Tensor | None, batch: Batch, layout: Layout | None) -> Tensor:
     """Attended positions of a text model's `[B, L, D]`, or packed `[1, S, D]`, as `[P, D]`; of images, all there is."""
     if attended is None:
         return hidden
     if layout is not None and hidden.dim() == 3 and hidden.shape[:2] == (1, len(layout.slots)):
         return hidden[0].index_select(0, layout.attended)
-    if hidden.dim() != 3 or hidden.shape[:2] != attended.shape:
+    texts = batch.inputs["input_ids"].flatten(0, -2).shape
+    if hidden.dim() != 3 or hidden.shape[:2] != texts:
         shape = list(hidden.shape)
         raise UserError(
             "loss.term",
             path,
-            f"gives {shape}, not one vector per position {[*attended.shape, 'width']}.",
+            f"gives {shape}, not one vector per position {[*texts, 'width']}.",
             "Tap a module whose output is the hidden state of a layer; list them: potstill inspect student=...",
         )
-    return hidden[attended]
+    return hidden.flatten(0, 1).index_select(0, attended)

@@ -80,8 +80,8 @@ class Layout:
         return GroupMasks([(len(texts), length) for texts, length in self.groups], parts)
 
 
-def layout_of(mask_BL: Tensor) -> Layout | None:
-    """None where too little of a right-padded batch is padding for packing to pay."""
+def layout_of(mask_BL: Tensor, device: torch.device | None = None) -> Layout | None:
+    """For states on `device` (None: where the mask is); None where too little of a right-padded batch is padding."""
     lengths_B, num_columns = mask_BL.sum(dim=1).cpu().numpy(), mask_BL.shape[1]
     slots_B = slot_lengths(lengths_B)
     if not len(slots_B) or slots_B.sum() > PAYS_FROM * mask_BL.numel():
@@ -91,7 +91,7 @@ def layout_of(mask_BL: Tensor) -> Layout | None:
     starts_B[order_B] = slots_B[order_B].cumsum() - slots_B[order_B]
     bounds = [0, *(np.flatnonzero(np.diff(slots_B[order_B])) + 1).tolist(), len(order_B)]
     groups = [order_B[first:last] for first, last in itertools.pairwise(bounds)]
-    device = mask_BL.device
+    device = device or mask_BL.device
     return Layout(
         shape=(len(slots_B), num_columns),
         slots=_on(_ranges(order_B * num_columns, slots_B[order_B]), device),
@@ -167,12 +167,14 @@ def _tried_out(model: PreTrainedModel) -> str | None:
 
 
 @contextmanager
-def packed(model: nn.Module, mask: Tensor | None) -> Iterator[Layout | None]:
-    """Inside, `model`, where it packs, runs its layers on the attended positions of `mask`, right-padded, alone.
+def packed(model: nn.Module, mask: Tensor | None, device: torch.device) -> Iterator[Layout | None]:
+    """Inside, `model`, where it packs, runs its layers on `device` on the attended positions of `mask`, right-padded,
+    alone.
 
-    mask: `[B, L]`, or `[B, K, L]` of texts that the model sees side by side. Gives the layout; None: nothing is packed.
+    mask: `[B, L]`, or `[B, K, L]` of texts that the model sees side by side; best on the CPU, where it is counted.
+    Gives the layout; None: nothing is packed.
     """
-    layout = layout_of(mask.flatten(0, -2)) if mask is not None and packs(model) else None
+    layout = layout_of(mask.flatten(0, -2), device) if mask is not None and packs(model) else None
     with _hooked(model, layout):
         yield layout
 

@@ -37,11 +37,12 @@ class Task:
 
     def scored_rows(self, batch: Batch) -> Tensor | None:
         """Flat indices `[N]` into B*L of the positions that predict a scored token; None: one row per example."""
-        return self._predicting(batch).flatten().nonzero().squeeze(1) if self.is_causal else None
+        return batch.beside(_numbers(self._predicting(batch.on_host))) if self.is_causal else None
 
     def row_labels(self, batch: Batch) -> Tensor:
         """Gold class of every row, `[N]`: the next token's id, or the example's label or score (`IGNORE`: none)."""
-        return batch.labels[:, 1:][self._predicting(batch)[:, :-1]] if self.is_causal else batch.labels
+        host = batch.on_host
+        return batch.beside(host.labels[:, 1:][self._predicting(host)[:, :-1]]) if self.is_causal else batch.labels
 
     def positions(self, batch: Batch) -> Tensor | None:
         """Which positions are attended, bool `[B, L]` or `[B, K, L]`; None for images, which are not padded."""
@@ -49,6 +50,11 @@ class Task:
             return None
         mask = batch.inputs.get("attention_mask")
         return torch.ones_like(batch.inputs["input_ids"], dtype=torch.bool) if mask is None else mask.bool()
+
+    def attended(self, batch: Batch) -> Tensor | None:
+        """Flat indices `[P]` of the attended positions; None for images."""
+        positions = self.positions(batch.on_host)
+        return None if positions is None else batch.beside(_numbers(positions))
 
     def lengths(self, batch: Batch) -> Tensor | None:
         """Attended positions of each example, `[B]`, or of each of its texts, `[B K]`; None for images."""
@@ -61,7 +67,7 @@ class Task:
         labelled: rows with a gold label. scored: all rows. positions: attended positions, or images. examples: all
         of them; of embeddings, all texts.
         """
-        labels, attended = self.row_labels(batch), self.positions(batch)
+        labels, attended = self.row_labels(batch.on_host), self.positions(batch.on_host)
         return {
             "labelled": int((labels != IGNORE).sum()),
             "scored": len(labels),
@@ -71,13 +77,15 @@ class Task:
 
     def row_weights(self, batch: Batch) -> dict[str, Tensor]:
         """What a row of each kind counts, in the order of these rows; empty where all count alike."""
-        if batch.weights is None:
+        host = batch.on_host
+        if host.weights is None:
             return {}
-        rows, lengths = batch.weights, self.lengths(batch)
+        rows, lengths = host.weights, self.lengths(host)
         if self.is_causal:
-            rows = batch.weights.unsqueeze(1).expand(batch.labels.shape)[self._predicting(batch)]
-        positions = batch.weights if lengths is None else batch.weights.repeat_interleave(lengths)
-        return {"labelled": rows, "scored": rows, "positions": positions, "examples": batch.weights}
+            rows = host.weights.unsqueeze(1).expand(host.labels.shape)[self._predicting(host)]
+        positions = host.weights if lengths is None else host.weights.repeat_interleave(lengths)
+        of_kinds = {"labelled": rows, "scored": rows, "positions": positions, "examples": host.weights}
+        return {kind: batch.beside(weights) for kind, weights in of_kinds.items()}
 
     def _predicting(self, batch: Batch) -> Tensor:
         """Positions whose next token is scored, bool `[B, L]`. Neither the last position nor padding predicts anything.
@@ -88,6 +96,10 @@ class Task:
         predicting[:, -1:] = False
         attended = self.positions(batch)
         return predicting if attended is None else predicting & attended
+
+
+def _numbers(chosen: Tensor) -> Tensor:
+    return chosen.flatten().nonzero().squeeze(1)
 
 
 TASKS = {

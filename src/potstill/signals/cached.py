@@ -51,8 +51,10 @@ class CachedTeacher(AskedOnce[Record]):
 
     @property
     def gives_head(self) -> bool:
-        """Whether the rows before a language model's output layer are kept, and say all that its logits do."""
-        return self.live.gives_head and not self.is_sparse
+        """Whether what is kept takes the place of a language model's logits: some classes, or the rows before its
+        output layer, where these say all that its logits do.
+        """
+        return self.is_sparse or self.live.gives_head
 
     def begin_writing(self, *, must_write: bool = False) -> None:
         """Keep answers from now on. must_write: raise StoppedError where the disk does not take them."""
@@ -74,6 +76,8 @@ class CachedTeacher(AskedOnce[Record]):
             self._failed(error)
 
     def _unkept(self, batch: Batch, needs: Needs) -> Signal:
+        if self.is_sparse and needs.head:  # the live teacher may have no head that can be told
+            needs = replace(needs, logits=True, head=False)
         signal = super()._unkept(batch, needs)
         if self.is_sparse and needs == self.needs:  # no example: no class either
             none = torch.zeros(0, 1, device=batch.labels.device)
@@ -180,11 +184,11 @@ def rows_of_examples(task: Task, batch: Batch, part: str) -> list[int]:
     """How many rows of a part each example of the batch has."""
     num_examples = len(batch)
     if part.startswith(TAP):
-        lengths = task.lengths(batch)
+        lengths = task.lengths(batch.on_host)
         return [1] * num_examples if lengths is None else lengths.view(num_examples, -1).sum(dim=1).tolist()
     if part == "embeddings":
         return [batch.inputs["input_ids"].shape[1]] * num_examples
-    rows = task.scored_rows(batch)
+    rows = task.scored_rows(batch.on_host)
     if rows is None:
         return [1] * num_examples
     return torch.bincount(rows // batch.labels.shape[1], minlength=num_examples).tolist()

@@ -63,7 +63,8 @@ class Signal:
 class SignalSource(Protocol):
     """Where a teacher's signal comes from. model: the one that runs on this device, if there is one.
 
-    One that has `gives_head`, and has it true, answers `Needs.head` as well.
+    One that has `gives_head`, and has it true, answers `Needs.head` as well: by `Signal.head`, or by what else it has
+    instead of logits.
     """
 
     @property

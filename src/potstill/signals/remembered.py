@@ -51,5 +51,5 @@ class RememberedTeacher(AskedOnce[Tensor]):
         return asked
 
     def _together(self, answers: Sequence[Tensor], batch: Batch, needs: Needs) -> Signal:  # noqa: ARG002
-        kept: dict[str, Any] = {self._kept: torch.stack(list(answers)).to(batch.labels.device)}
+        kept: dict[str, Any] = {self._kept: batch.beside(torch.stack(list(answers)))}
         return Signal(**kept)

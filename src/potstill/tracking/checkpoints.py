@@ -64,7 +64,8 @@ class LastCheckpoint(Checkpoint):
     @override
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Both are raised on every rank, with the weights of the last completed step."""
-        if isinstance(exception, StopAskedError | DivergedError):
+        is_whole = not (isinstance(exception, DivergedError) and exception.is_late)
+        if is_whole and isinstance(exception, StopAskedError | DivergedError):
             self._save(trainer)
 
     @override
