@@ -16,7 +16,6 @@ import psutil
 import pytest
 
 from tests.integration.test_multirun import str_keys
-from tests.processes import command_line, started
 from tests.tiers import one_and_others
 from tests.wandb_log import read_back
 
@@ -72,16 +71,16 @@ def wait_for(*files: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", one_and_others(*LAUNCHERS))
 def test_jobs_elsewhere_are_runs_of_their_own_and_bad_input_of_one_stops_no_other(
-    launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., subprocess.Popen[str]], launcher: str, tmp_path: Path
 ) -> None:
     require(launcher)
-    monkeypatch.chdir(tmp_path)
-    arguments = ["train", "-m", f"hydra/launcher={launcher}", *LAUNCHERS[launcher], "run.dir=jobs"]
-    arguments += ["debug=one_batch", "logger=wandb", "logger.mode=offline", "optim.optimizer.lr=0.1,-1.0,0.2"]
-    with started(command_line, *arguments, shown=tmp_path / "shown.txt") as process:
-        process.join(END_S)
-        shown = (tmp_path / "shown.txt").read_text()
-        assert process.exitcode == 2, shown
+    swept = "optim.optimizer.lr=0.1,-1.0,0.2"
+    process = start(
+        *("train", "-m", f"hydra/launcher={launcher}", *LAUNCHERS[launcher]),
+        *("debug=one_batch", "logger=wandb", "logger.mode=offline", "run.dir=jobs", swept),
+    )
+    shown, _ = process.communicate(timeout=END_S)
+    assert process.returncode == 2, shown
     sweep = tmp_path / "jobs"
     assert [job["status"] for job in jobs(sweep)] == ["finished", "refused", "finished"]
     runs = [read_back(sweep / number) for number in "02"]
