@@ -29,8 +29,11 @@ from potstill.tracking.manifest import write_json
 # name: the suites in which it has something to measure
 BENCHMARKS: dict[str, tuple[str, ...]] = {
     "cache_io": SUITES,
+    "e2e_lm": ("cpu", "gpu"),
     "head": ("smoke", "cpu", "gpu"),
     "overhead": ("cpu", "gpu"),
+    "precision": ("cpu", "gpu"),
+    "sparse_head": ("cpu", "gpu"),
     "padding": ("smoke", "cpu", "gpu"),
     "sweep": ("cpu", "gpu"),
 }

@@ -15,10 +15,9 @@ import yaml
 from omegaconf import OmegaConf
 
 from potstill import __version__
-from potstill.cli import COMMANDS
+from potstill.cli import COMMANDS, main
 from potstill.config.paths import groups
-
-POTSTILL = [sys.executable, "-m", "potstill"]
+from tests.processes import command_line, started
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
@@ -129,33 +128,40 @@ def test_a_bug_keeps_its_traceback(potstill, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_failing_run_leaves_with_1_and_its_traceback(tmp_path):
-    program = (
-        "import sys, potstill.commands.train as train, potstill.cli as cli\n"
-        "train.fit = lambda *_: 1 / 0\n"
-        "sys.exit(cli.main(['train', 'debug=one_batch', 'run.dir=mine']))\n"
-    )
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert result.returncode == 1
-    assert "ZeroDivisionError" in result.stderr
+def test_a_failing_run_leaves_with_1_and_its_traceback(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shown = tmp_path / "shown.txt"
+    with started(fail, shown=shown) as process:
+        process.join(120)
+        assert process.exitcode == 1
+    assert "Traceback" in shown.read_text()
+    assert "ZeroDivisionError" in shown.read_text()
     assert json.loads((tmp_path / "mine" / "manifest.json").read_text())["status"] == "failed"
 
 
+def fail() -> int:
+    import potstill.commands.train as train
+
+    train.fit = lambda *_: 1 / 0
+    return main(["train", "debug=one_batch", "run.dir=mine"])
+
+
 @pytest.mark.slow
-def test_an_interrupted_run_leaves_with_130_and_says_so(tmp_path):
+def test_an_interrupted_run_leaves_with_130_and_says_so(tmp_path, monkeypatch):
     overrides = ["logger=csv", "optim.max_epochs=100000", "callbacks.progress.every_steps=1", "run.dir=mine"]
-    with subprocess.Popen(
-        [*POTSTILL, "train", *overrides], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    monkeypatch.chdir(tmp_path)
+    shown = tmp_path / "shown.txt"
+    with started(command_line, "train", *overrides, shown=shown) as process:
         metrics = tmp_path / "mine" / "train.log"
         deadline = time.monotonic() + 120
         while not (metrics.exists() and "step 2/" in metrics.read_text()):
-            assert process.poll() is None, process.communicate()
+            assert process.is_alive(), shown.read_text()
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        _, shown = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "Traceback" not in shown
-    assert "Interrupted." in shown
+        assert process.pid
+        os.kill(process.pid, signal.SIGINT)
+        process.join(60)
+        assert process.exitcode == 130
+    assert "Traceback" not in shown.read_text()
+    assert "Interrupted." in shown.read_text()
     assert json.loads((tmp_path / "mine" / "manifest.json").read_text())["status"] == "interrupted"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tests.generation.servers import overrides, prompts_file, tiny_chat_model
 
 REASON = "a written permission, planted 4711"
 DUTY = "name the teacher on every page"
+EVALUATED = ["run={student}", "bar=none", "generate.limit=4", "generate.max_new_tokens=4", "ledger=evaluations.jsonl"]
 
 
 @pytest.fixture(scope="module")
@@ -26,28 +28,40 @@ def local(teacher: str, prompts: Path, **changes: Any) -> list[str]:
     return ["teacher=local_text", f"teacher.endpoint.path={teacher}", *(t for t in given if not t.startswith(remote))]
 
 
-def student(teacher: str, *further: str) -> list[str]:
-    """A command line that trains one on the export in `out`."""
-    data = ["data=generated", "data.source.path=out", "data.validation_fraction=0.3", "data.test_fraction=0.3"]
-    size = ["student=llama_stdlib_tiny", "student.config.hidden_size=16", "student.config.intermediate_size=32"]
-    steps = ["optim.max_steps=1", "optim.max_epochs=null", "loss=ce", "logger=none", "run.dir=student"]
-    return [*data, *size, f"student.tokenizer={teacher}", *steps, *further]
+def recipe(teacher: str, prompts: Path) -> list[str]:
+    """A command line of a recipe that generates, trains on what came, and evaluates."""
+    text = local(teacher, prompts, generation__max_tokens=6, generation__temperature=1.0, generation__seed=0)
+    text = [each for each in text if not each.startswith(("run.dir=", "logger=", "teacher.terms.train_on"))]
+    text = [each.replace("${teacher.model}", "m").replace("${teacher.revision}", "1") for each in text]
+    text += ["teacher.terms.train_on_outputs='no'", f"teacher.terms.override_reason='{REASON}'"]
+    text += [f"teacher.terms.duties=['{DUTY}']", "generation.filters.truncated=null"]
+    student = ["data=generated", "data.source.path={text}", "data.validation_fraction=0.3", "data.test_fraction=0.3"]
+    student += ["student=llama_stdlib_tiny", "student.config.hidden_size=16", "student.config.intermediate_size=32"]
+    student += [f"student.tokenizer={teacher}", "optim.max_steps=1", "optim.max_epochs=null", "loss=ce"]
+    stages = {"text": ("generate", text), "student": ("train", student), "evaluate": ("evaluate", EVALUATED)}
+    nodes = {name: {"command": command, "overrides": given} for name, (command, given) in stages.items()}
+    Path("own/recipe").mkdir(parents=True)
+    Path("own/recipe/mine.yaml").write_text(json.dumps({"stages": nodes}))
+    return ["run", "--config-dir", "own", "recipe=mine", "logger=none", "run.dir=recipe"]
 
 
 @pytest.mark.slow
-def test_the_terms_of_an_export_reach_every_paper_of_a_student(teacher, tmp_path, potstill):
-    given = local(teacher, prompts_file(tmp_path, [f"row {number}" for number in range(30)]))
-    given += ["generation.filters.truncated=null", "generation.max_tokens=6", "generation.temperature=1.0"]
-    terms = ["teacher.terms.train_on_outputs='no'", f"teacher.terms.override_reason='{REASON}'"]
-    outcome = potstill("generate", *given, *terms, f"teacher.terms.duties=['{DUTY}']")
-    assert outcome.code == 0, outcome.err
-    assert json.loads(Path("out/export/export.json").read_text())["rows"] > 20
-
-    outcome = potstill("train", *student(teacher))
-    assert outcome.code == 0, outcome.err
-    potstill("evaluate", "run=student", "output=evaluation", "bar=none", "logger=none")
-    papers = ["student/manifest.json", "student/student/README.md"]
-    papers += [f"evaluation/{name}" for name in ("evaluation.json", "report.html", "ml-bom.json")]
+def test_a_recipe_generates_trains_and_evaluates_and_the_terms_reach_every_paper(teacher, tmp_path, potstill):
+    command = recipe(teacher, prompts_file(tmp_path, [f"row {number}" for number in range(30)]))
+    potstill(*command)
+    assert json.loads(Path("recipe/text/export/export.json").read_text())["rows"] > 20
+    papers = ["student/manifest.json", "student/student/README.md", "evaluation.json", "report.html", "ml-bom.json"]
     for path in papers:
-        assert REASON in Path(path).read_text(), path
-        assert DUTY in Path(path).read_text(), path
+        assert REASON in Path("recipe", path).read_text(), path
+        assert DUTY in Path("recipe", path).read_text(), path
+
+    outcome = potstill(*command)
+    assert [name for name in ("text", "student", "evaluate") if f"Stage '{name}': skipped" in outcome.out] == [
+        *("text", "student", "evaluate")
+    ]
+    ledger = sqlite3.connect("runs/generate/ledger/ledger.sqlite")
+    calls = ledger.execute("SELECT sum(calls) FROM requests").fetchone()
+    filtered = 'recipe.stages.text.extra=["generation.filters.empty=null","generation.filters.duplicate=null"]'
+    assert "Stage 'text': potstill generate" in potstill(*command, filtered).out
+    assert ledger.execute("SELECT sum(calls) FROM requests").fetchone() == calls, "other filters cost nothing"
+    ledger.close()

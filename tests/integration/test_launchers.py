@@ -15,8 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.integration.test_multirun import read_back, str_keys
+from tests.integration.test_multirun import str_keys
 from tests.tiers import one_and_others
+from tests.wandb_log import read_back
 
 LAUNCHERS = {  # and what each is told; ray: a pool of its own, of so many cores
     "joblib": ["hydra.launcher.n_jobs=2"],

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.wandb_log import read_back
+
 MULTIRUN = ("train", "-m", "debug=one_batch", "run.dir=jobs")
-
-
-def read_back(run_dir: Path) -> dict[str, Any]:
-    """The one W&B run under `run_dir`, by the client's own reader."""
-    [directory] = (run_dir / "wandb").glob("offline-run-*")
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json", str(directory)]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 @pytest.mark.slow

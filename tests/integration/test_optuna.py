@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +11,7 @@ import optuna
 import pytest
 
 from hydra_plugins.potstill_optuna import load_study
+from tests.processes import command_line, started
 
 pytestmark = pytest.mark.slow
 
@@ -55,13 +52,12 @@ def test_a_trial_that_falls_behind_ends_early_and_is_recorded_as_pruned(potstill
 def test_a_killed_study_goes_on_with_the_trial_it_was_killed_in(potstill):
     steps = ("optim.max_steps=60", "validate_every=5", "hydra.sweeper.num_trials=3")
     arguments = [*STUDY, *steps, "hydra.sweeper.pruner=median", RATES, BEGIN_WITH]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-m", "potstill", *arguments], env=environment)
-    while not Path("jobs/1/checkpoints/last.ckpt").exists():
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    with started(command_line, *arguments) as process:
+        while not Path("jobs/1/checkpoints/last.ckpt").exists():
+            assert process.is_alive()
+            time.sleep(0.01)
+        process.kill()
+        process.join()
     [before] = [trial.params for trial in study().trials if trial.state.name == "RUNNING"]
 
     outcome = potstill("sweep", "resume", "jobs")

@@ -10,6 +10,7 @@ import pytest
 
 from potstill.errors import UserError
 from potstill.signals.live import LiveTeacher
+from tests.processes import command_line, started
 
 from .interrupted import cut_off
 
@@ -24,20 +25,54 @@ def start(potstill):
     def run(*overrides: str) -> tuple[list[str], list[str], str]:
         outcome = potstill(*RUN, *overrides)
         assert outcome.code == 0, outcome
-        ran = [name for name in STAGES if f"Stage '{name}': potstill" in outcome.out]
-        skipped = [name for name in STAGES if f"Stage '{name}': skipped" in outcome.out]
-        return ran, skipped, outcome.out
+        return told(outcome.out)
 
     return run
+
+
+def told(shown: str) -> tuple[list[str], list[str], str]:
+    ran = [name for name in STAGES if f"Stage '{name}': potstill" in shown]
+    skipped = [name for name in STAGES if f"Stage '{name}': skipped" in shown]
+    return ran, skipped, shown
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory) -> Path:
+    """The directory in which the recipe was run once, and its output set aside."""
+    directory = tmp_path_factory.mktemp("first")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(directory)
+        with started(command_line, *RUN, shown=directory / "shown.txt") as process:
+            process.join(200)
+            assert process.exitcode == 0, (directory / "shown.txt").read_text()
+    (directory / "recipe").rename(directory / "kept")
+    return directory
+
+
+@pytest.fixture
+def done(first, start, monkeypatch):  # noqa: ARG001
+    """The recipe, done by a process before this one: where it was and as it was left. Returns what it showed."""
+    monkeypatch.chdir(first)
+    shutil.copytree("kept", "recipe")
+    yield told(Path("shown.txt").read_text())
+    shutil.rmtree(first / "recipe")
 
 
 def kept(pattern: str) -> list[Path]:
     return sorted(Path("recipe").glob(pattern))
 
 
+def forget_evaluation() -> None:
+    """As if the recipe had been killed before it."""
+    manifest = json.loads(Path("recipe/manifest.json").read_text())
+    del manifest["stages"]["evaluate"]
+    Path("recipe/manifest.json").write_text(json.dumps(manifest))
+    Path("recipe/evaluation.json").unlink()
+
+
 @pytest.mark.slow
-def test_a_recipe_repeats_only_what_has_changed(start):
-    assert start()[:2] == (STAGES, [])
+def test_a_recipe_repeats_only_what_has_changed(done, start):
+    assert done[:2] == (STAGES, [])
     evaluation = Path("recipe/evaluation.json").read_bytes()
     assert set(json.loads(evaluation)["models"]) == {"teacher", "student", "baseline", "majority"}
 
@@ -70,10 +105,11 @@ def test_a_data_file_that_changes_repeats_the_stages_that_read_it(start):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("error", [RuntimeError("out of luck"), KeyboardInterrupt(), UserError("a", 1, "no.", "yes")])
-def test_a_stage_that_fails_stops_the_recipe_and_is_resumed(error, start, potstill, monkeypatch, capsys):
+def test_a_stage_that_fails_stops_the_recipe_and_is_resumed(error, done, start, potstill, monkeypatch, capsys):  # noqa: ARG001
     def fail(*_) -> None:
         raise error
 
+    forget_evaluation()
     with monkeypatch.context() as patch:
         patch.setattr("potstill.commands.evaluate.main", fail)
         if isinstance(error, RuntimeError):
@@ -119,8 +155,7 @@ def test_a_stage_cut_off_under_another_fingerprint_is_set_aside(start, potstill)
 
 
 @pytest.mark.slow
-def test_a_stage_that_was_done_when_the_recipe_was_killed_is_not_repeated(start):
-    start()
+def test_a_stage_that_was_done_when_the_recipe_was_killed_is_not_repeated(done, start):  # noqa: ARG001
     manifest = json.loads(Path("recipe/manifest.json").read_text())
     manifest["stages"] = {"teacher": {**manifest["stages"]["teacher"], "is_done": False}}
     Path("recipe/manifest.json").write_text(json.dumps(manifest))
@@ -173,8 +208,7 @@ def test_a_teacher_asked_ahead_is_not_asked_by_the_students(potstill, monkeypatc
 
 
 @pytest.mark.slow
-def test_a_recipe_ends_with_the_exit_code_of_its_verdict(start, potstill):
-    start()
+def test_a_recipe_ends_with_the_exit_code_of_its_verdict(done, potstill):  # noqa: ARG001
     assert potstill(*RUN, "bar=digits").code == 3
     again = potstill(*RUN, "bar=digits")
     assert again.code == 3, "also where nothing is left to do"

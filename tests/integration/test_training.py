@@ -26,7 +26,7 @@ from potstill.models.forward import forward
 from potstill.models.task import TASKS
 from potstill.signals.protocol import Needs
 from potstill.tracking.checkpoints import LastCheckpoint, best_checkpoint, best_path
-from tests.tracking.conftest import read_back
+from tests.wandb_log import read_back
 
 from .distil import batch, distillation, fit, loader, model
 

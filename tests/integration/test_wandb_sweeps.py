@@ -22,13 +22,16 @@ from potstill.config.schema import TrainConfig
 from potstill.config.validate import validate
 from potstill.tracking.checkpoints import MONITORS
 from potstill.tracking.record import slice_table
+from tests.processes import command_line, started
 from tests.tiers import one_and_others
+from tests.wandb_log import read_back, read_records
 
 from .sweep_server import SweepServer, sent, sweeps
 
 REPO = Path(__file__).resolve().parents[2]
 FILES = sorted((REPO / "sweeps/wandb").glob("*.yaml"))
 POTSTILL = Path(sys.executable).with_name("potstill")
+TEACHER = ("train", "experiment=digits_teacher", "debug=one_batch")
 QUICK = ("debug=one_batch", "logger=wandb", "optim.max_steps=2", "validate_every=1")
 BY_NAME = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 
@@ -83,7 +86,7 @@ def test_a_sweep_file_is_one_to_wandbs_own_eyes(file):
 @BY_NAME
 def test_every_command_of_the_agent_composes_to_the_point_it_was_given(file, tmp_path, monkeypatch):
     sweep = read(file)
-    for point in points(sweep, 10):
+    for point in points(sweep, 5):
         command, environment = agents_command(sweep, point, tmp_path, monkeypatch)
         assert command[:3] == ["/usr/bin/env", ".venv/bin/potstill", "train"]
         assert environment["WANDB_RUN_ID"] == "run0"
@@ -104,8 +107,9 @@ def test_a_sweep_looks_at_what_a_run_logs_after_every_validation(file):
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
     directory = tmp_path_factory.mktemp("teacher") / "run"
-    command = [POTSTILL, "train", "experiment=digits_teacher", "debug=one_batch", f"run.dir={directory}"]
-    subprocess.run(command, check=True, capture_output=True)
+    with started(command_line, *TEACHER, f"run.dir={directory}") as process:
+        process.join(120)
+        assert process.exitcode == 0
     return str(directory / "student")
 
 
@@ -115,9 +119,11 @@ def test_the_first_run_of_a_sweep_logs_what_the_sweep_asks_for(file, teacher, tm
     sweep = read(file)
     [point] = points(sweep, 1)
     command, environment = agents_command(sweep, point, tmp_path, monkeypatch)
-    command[1] = str(POTSTILL)
-    offline = (*QUICK, "logger.mode=offline")
-    subprocess.run([*command, *offline], check=True, cwd=tmp_path, env={**environment, "TEACHER": teacher}, timeout=120)
+    monkeypatch.chdir(tmp_path)
+    quick = (*command[2:], *QUICK, "logger.mode=offline")
+    with started(command_line, *quick, environment={**environment, "TEACHER": teacher}) as process:
+        process.join(120)
+        assert process.exitcode == 0
     run_dir = tmp_path / "runs" / file.stem / "run0"
     run, history = read_back(run_dir), history_of(run_dir, sweep["metric"]["name"])
     metrics = json.loads((run_dir / "manifest.json").read_text())["metrics"]
@@ -128,25 +134,9 @@ def test_the_first_run_of_a_sweep_logs_what_the_sweep_asks_for(file, teacher, tm
     assert {key: run["config"][key] for key in point} == {key: entry["value"] for key, entry in point.items()}
 
 
-def read_back(run_dir: Path) -> dict[str, Any]:
-    """The one W&B run of `run_dir`, by the client's own reader."""
-    return json.loads(_inspect(run_dir, "--summary", "--json"))
-
-
 def history_of(run_dir: Path, metric: str) -> list[float]:
-    rows = [record["history"]["item"] for record in _records(run_dir, "history")]
+    rows = [record["item"] for record in read_records(run_dir, "history")]
     return [row[metric] for row in rows if metric in row]
-
-
-def _records(run_dir: Path, kind: str) -> list[dict[str, Any]]:
-    records = map(json.loads, _inspect(run_dir, "--json").splitlines())
-    return [record for record in records if record["type"] == kind]
-
-
-def _inspect(run_dir: Path, *options: str) -> str:
-    [directory] = (run_dir / "wandb").glob("offline-run-*")
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", *options, str(directory)]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.mark.slow
@@ -165,8 +155,8 @@ def test_the_jobs_of_a_grid_are_compared_by_plain_columns(potstill, teacher):
         assert run["config"]["choices"]["loss"] == "kd"
         assert not {"swept", "choices"} & set(run["config"]["run"])
         assert run["tags"] == ["mine"]
-        [start] = _records(directory, "run")
-        assert (start["run"]["run_group"], start["run"]["job_type"]) == (
+        [start] = read_records(directory, "run")
+        assert (start["run_group"], start["job_type"]) == (
             json.loads(Path("jobs/sweep.json").read_text())["name"],
             "train",
         )
@@ -195,13 +185,13 @@ def test_an_evaluation_says_what_it_was_made_of_and_has_the_config_of_its_studen
     made = f"evaluation-{evaluation['run_id']}"
     assert evaluation["config"]["lineage"] == {"inputs": [data, *students], "outputs": [made]}
     assert student["config"]["lineage"] == {"inputs": [data, students[0]], "outputs": [students[1]]}
-    logged = {record["artifact"]["name"]: record["artifact"]["type"] for record in _records(Path("there"), "artifact")}
+    logged = {record["name"]: record["type"] for record in read_records(Path("there"), "artifact")}
     assert logged == {**logged, data: "dataset", made: "evaluation"}
     _, rows = slice_table(json.loads(Path("there/evaluation.json").read_text()))
     assert evaluation["summary"]["evaluation/slices"]["nrows"] == len(rows)
     assert evaluation["config"]["choices"] == student["config"]["choices"]
-    [start] = _records(Path("there"), "run")
-    assert (start["run"]["run_group"], start["run"]["job_type"]) == ("debug", "evaluate")
+    [start] = read_records(Path("there"), "run")
+    assert (start["run_group"], start["job_type"]) == ("debug", "evaluate")
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import pytest
 from potstill.reporting.remote_report import log_report
 from potstill.reporting.report import sections
 from potstill.tracking.logger import csv_logger, finish
-from tests.tracking.conftest import read_back, start, wandb_directories, wandb_environment  # noqa: F401
+from tests.tracking.conftest import start, wandb_environment  # noqa: F401
+from tests.wandb_log import read_back, wandb_directories
 
 from .evaluated import evaluated
 

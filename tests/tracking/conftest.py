@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -75,28 +72,6 @@ def fit(module: pl.LightningModule, *, epochs: int = 3, ckpt_path: Any = None, *
     trainer = pl.Trainer(max_epochs=epochs, **{**defaults, **options})
     trainer.fit(module, batches(), batches(1), ckpt_path=ckpt_path)
     return trainer
-
-
-def wandb_directories(run_dir: Path) -> list[Path]:
-    return sorted((run_dir / "wandb").glob("offline-run-*"))
-
-
-def read_back(run_dir: Path) -> dict[str, Any]:
-    """The one W&B run under `run_dir`, as the client's own reader sees it."""
-    [directory] = wandb_directories(run_dir)
-    return json.loads(_inspect("--summary", "--json", directory))
-
-
-def read_records(run_dir: Path, kind: str) -> list[dict[str, Any]]:
-    """The records of one kind in the log of the one W&B run under `run_dir`."""
-    [directory] = wandb_directories(run_dir)
-    records = map(json.loads, _inspect("--json", directory).splitlines())
-    return [record[kind] for record in records if record["type"] == kind]
-
-
-def _inspect(*arguments: str | Path) -> str:
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.fixture(scope="package", autouse=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import random
+import resource
 import subprocess
-import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -13,40 +15,11 @@ import torch
 
 from potstill.errors import StoppedError, UserError
 from potstill.tracking.checkpoint_file import CheckpointFile
+from tests.processes import started
+
+from .saver import save_for_ever
 
 SMALL, LARGE = 1_000, 1_000_000  # float32 values: 4 kB and 4 MB
-
-# Ten times: a process that saves as fast as it can, killed at some moment of it. Forked: torch is imported once.
-KILLED = """
-import os, random, signal, sys, time, torch
-from pathlib import Path
-from potstill.tracking.checkpoint_file import CheckpointFile
-path, moments, num_litter = Path(sys.argv[1]), random.Random(0), 0
-for _ in range(10):
-    if (saver := os.fork()) == 0:
-        for value in range(1_000_000):
-            CheckpointFile().save_checkpoint({"state_dict": {"w": torch.full((1_000_000,), float(value))}}, path)
-    while not path.exists():
-        time.sleep(0.001)
-    time.sleep(moments.uniform(0, 0.1))
-    os.kill(saver, signal.SIGKILL)
-    os.waitpid(saver, 0)
-    values = CheckpointFile().load_checkpoint(path)["state_dict"]["w"]
-    assert (values == values[0]).all()
-    num_litter += len(os.listdir(path.parent)) > 1
-print(num_litter)
-"""
-
-LIMITED = """
-import resource, sys, torch
-from potstill.errors import StoppedError
-from potstill.tracking.checkpoint_file import CheckpointFile
-resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
-try:
-    CheckpointFile().save_checkpoint({"state_dict": {"w": torch.zeros(1_000_000)}}, sys.argv[1])
-except StoppedError as error:
-    print(error)
-"""
 
 
 def checkpoint(num_values: int = SMALL, value: float = 1.0) -> dict:
@@ -97,12 +70,19 @@ def test_a_full_disk_keeps_the_earlier_checkpoint_and_leaves_no_litter(small_dis
     assert os.listdir(small_disk) == ["last.ckpt"]
 
 
-@pytest.mark.slow
-def test_a_file_that_may_not_grow_keeps_the_earlier_checkpoint_and_leaves_no_litter(tmp_path):
+@pytest.fixture
+def short_files():
+    """No file of this process may be longer than 1 MB."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_file_that_may_not_grow_keeps_the_earlier_checkpoint_and_leaves_no_litter(tmp_path, short_files):  # noqa: ARG001
     path = saved(tmp_path / "last.ckpt")
-    result = subprocess.run([sys.executable, "-c", LIMITED, path], capture_output=True, text=True, check=True)
-    assert "File too large" in result.stdout
-    assert "It needs 4.0 MB" in result.stdout
+    with pytest.raises(StoppedError, match=r"File too large(.|\n)*It needs 4\.0 MB"):
+        CheckpointFile().save_checkpoint(checkpoint(LARGE), path)
     assert value_in(path) == 1.0
     assert os.listdir(tmp_path) == ["last.ckpt"]
 
@@ -124,9 +104,17 @@ def test_a_fault_in_what_is_saved_is_no_fault_of_the_disk(tmp_path):
 
 @pytest.mark.slow
 def test_a_kill_at_any_moment_of_saving_leaves_a_checkpoint_that_loads(tmp_path):
-    path = tmp_path / "last.ckpt"
-    result = subprocess.run([sys.executable, "-c", KILLED, path], capture_output=True, text=True, check=True)
-    assert int(result.stdout) > 0, "no kill fell into a save: the test has shown nothing"
+    path, moments, num_litter = tmp_path / "last.ckpt", random.Random(0), 0
+    for _ in range(10):
+        path.unlink(missing_ok=True)
+        with started(save_for_ever, path, LARGE) as saver:
+            while not path.exists():
+                assert saver.is_alive()
+                time.sleep(0.001)
+            time.sleep(moments.uniform(0, 0.1))
+        value_in(path)
+        num_litter += len(os.listdir(tmp_path)) > 1
+    assert num_litter > 0, "no kill fell into a save: the test has shown nothing"
     saved(path)
     assert os.listdir(tmp_path) == ["last.ckpt"]
 

@@ -14,9 +14,9 @@ from potstill.tracking.lineage import log_evaluation_file, log_inputs, student_a
 from potstill.tracking.logger import csv_logger, finish, wandb_logger
 from potstill.tracking.record import log_student
 from tests.data.examples import build, config, queries
+from tests.wandb_log import read_back, read_records
 
 from .artifact_server import ArtifactServer
-from .conftest import read_back, read_records
 from .wandb_server import told_of
 
 SOURCE = {"_target_": "potstill.data.sources.files", "token": "abc"}
@@ -99,6 +99,7 @@ def test_a_teacher_that_was_never_uploaded_is_one_warning_and_stays_named(server
 @pytest.mark.slow
 def test_a_server_that_is_gone_does_not_stop_the_run(server, tmp_path, data, caplog, monkeypatch):
     monkeypatch.setattr("potstill.tracking.lineage.MAX_WAIT_S", 1)
+    monkeypatch.setattr("wandb.Api._HTTP_TIMEOUT", 1)  # seconds; the client would wait for 19
     logger = wandb_logger(str(tmp_path), "run", None, "train", mode="online", finish_timeout_s=1)
     server.kill()
     log_inputs([logger], data, SOURCE)

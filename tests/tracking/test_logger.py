@@ -12,8 +12,9 @@ import wandb
 from potstill.errors import UserError
 from potstill.tracking.logger import best_before, best_of, csv_logger, finish, wandb_logger, with_metrics_file
 from potstill.tracking.record import log_evaluation, log_summary
+from tests.wandb_log import read_back, read_records, wandb_directories
 
-from .conftest import TinyModule, fit, read_back, read_records, wandb_directories
+from .conftest import TinyModule, fit
 
 
 def test_metrics_of_a_training_are_read_back_by_the_clients_own_reader(start, tmp_path):

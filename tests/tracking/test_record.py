@@ -18,8 +18,7 @@ from potstill.tracking.record import (
     slice_table,
     without_swept,
 )
-
-from .conftest import read_back, read_records, wandb_directories
+from tests.wandb_log import read_back, read_records, wandb_directories
 
 CONFIG = {"seed": 0, "loss": {"term": {"kd": {"weight": 1.0}}}, "optim": {"optimizer": {"lr": 0.1, "betas": [0.9]}}}
 

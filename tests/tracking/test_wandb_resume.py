@@ -3,7 +3,6 @@ machine."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -21,8 +20,8 @@ from potstill.errors import StoppedError, UserError
 from potstill.tracking.identity import waiting
 from potstill.tracking.logger import RunLogger, finish, wandb_logger
 from potstill.tracking.record import log_config, log_manifest
+from tests.wandb_log import read_part, wandb_directories
 
-from .conftest import wandb_directories
 from .wandb_server import WandbServer, told_of
 
 pytestmark = pytest.mark.slow
@@ -84,18 +83,13 @@ def test_offline_one_line_uploads_all_parts_in_order_as_one_run(server, tmp_path
     assert first == second
     parts = wandb_directories(tmp_path / "run")
     assert len(parts) == 2
-    assert [read["summary"]["trainer/global_step"] for read in map(inspected, parts)] == [1, 3]
+    assert [read["summary"]["trainer/global_step"] for read in map(read_part, parts)] == [1, 3]
 
     message = said(caplog)[-1]
     assert "wandb leet run/wandb " in message
     upload(command_in(message), tmp_path)
     assert {run: steps_of(rows) for run, rows in server.history.items()} == {first: [0, 1, 2, 3]}
     assert waiting(tmp_path / "run/wandb", first) == []
-
-
-def inspected(directory: Path) -> dict[str, Any]:
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json", str(directory)]
-    return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
 
 
 def test_a_part_that_waits_to_be_uploaded_keeps_the_rest_behind_it(server, tmp_path, caplog):
@@ -115,6 +109,7 @@ def test_a_run_that_begins_again_is_another_run(tmp_path):
 
 
 def test_a_lost_network_does_not_stop_training_and_the_rest_is_uploaded_later(server, tmp_path, caplog, monkeypatch):
+    monkeypatch.setenv("WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL", "0.5")  # seconds; the client's own are 15
     logger = wandb_logger(str(tmp_path), "run", None, "train", mode="online", finish_timeout_s=2)
     log_metrics(logger, range(3))
     deadline = time.monotonic() + 30

@@ -6,12 +6,13 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 
 from potstill.audit.contamination import is_copy
 from potstill.audit.texts import Texts
 from potstill.config.build import build
 from potstill.config.text_schema import GenerateConfig
+from potstill.data.content import content_hash
 from potstill.errors import UserError
 from potstill.generation.export import Outcome
 from potstill.generation.filters import Filter, apply
@@ -39,7 +40,8 @@ def assemble(options: GenerateConfig, override: str | None) -> Parts:
     """Raises UserError for what does not fit in data, templates and endpoint, and for prompts that are test items."""
     filters(options)
     source: DatasetDict = build(options.data.source, "data.source")
-    plan = Plan(source["train"], options.generation, options.teacher.model, options.teacher.revision)
+    table = _first(source["train"], options.generation.limit)
+    plan = Plan(table, options.generation, options.teacher.model, options.teacher.revision)
     judge = Judge(options.generation.judge, plan) if options.generation.judge.prompt else None
     test = [prompt.text for prompt in replace(plan, table=source["test"]).prompts()] if "test" in source else []
     plan.left_out = _copies(plan, test, options.data.drop_copies)
@@ -61,6 +63,14 @@ def outcomes(options: GenerateConfig, parts: Parts, ledger: Ledger) -> Iterator[
     for _, samples, missing in said(parts.plan, ledger):
         kept, dropped = apply(chosen, samples)
         yield kept, dropped, missing
+
+
+def _first(table: Dataset, limit: int | None) -> Dataset:
+    """So many rows, in their order: the first by the hash of their content, whatever else the table holds."""
+    if limit is None or limit >= len(table):
+        return table
+    hashes = sorted((content_hash(dict(row)), place) for place, row in enumerate(table))  # type: ignore[arg-type]
+    return table.select(sorted(place for _, place in hashes[:limit]))
 
 
 def _of_the_run(options: GenerateConfig) -> dict[str, object]:

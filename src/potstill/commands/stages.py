@@ -35,8 +35,7 @@ UNDECISIVE = {
     "gain": ("output", "logger"),
     "generate": ("run", "logger", "ledger", "limits", "report_every_s", "status"),
 }
-# What is there, in the stage's own directory, once it is done. An evaluation's is in the recipe's;
-# a cache is the output itself.
+# What is there, in the stage's own directory, once it is done. An evaluation's is in the recipe's.
 OUTPUTS = {"train": "student", "mine": "mined.json", "gain": "gain.json", "generate": "export/export.json"}
 
 
@@ -55,7 +54,7 @@ class Stage:
     def fingerprint(self) -> str:
         config = asdict(typed(self.config, SCHEMAS[self.command]))  # type: ignore[call-overload]
         decides = {name: value for name, value in config.items() if name not in UNDECISIVE[self.command]}
-        if self.command == "train":
+        if self.command in ("train", "cache"):
             decides["teacher"]["cache"]["dir"] = None  # it grows with every stage, and moves what is paid only
         return fingerprint({"command": self.command, **decides}, self.directory)
 
@@ -113,32 +112,33 @@ def _plan_stage(key: str, name: str, stage: StageConfig, places: Places, run_dir
         raise UserError(f"{key}.overrides", stage.overrides, problem, hint) from error
     shared = [text for text in given if text.lstrip("+~").partition("=")[0].split(".")[0] in SHARED[command]]
     shared = [text.replace("_preset=", "=") for text in shared]
-    if command == "cache":  # a place that the stage or the user chooses comes later, and wins
-        return _cache_stage(name, [f"teacher.cache.dir={directory}", *own, *shared, *stage.extra], directory)
-    overrides = [*own, *shared, *stage.extra, *_place(command, directory, run_dir)]
+    chosen, place = [*own, *shared, *stage.extra], _place(command, directory, run_dir)
+    overrides = [*place, *chosen] if command == "cache" else [*chosen, *place]  # signals may lie elsewhere
     config = composed(command, overrides)
     _validate(command, config)
-    output = directory / OUTPUTS[command] if command in OUTPUTS else run_dir / "evaluation.json"
-    return Stage(name, command, overrides, config, directory, output)
+    return Stage(name, command, overrides, config, directory, _output(command, config, directory, run_dir))
 
 
 def _place(command: str, directory: Path, run_dir: Path) -> list[str]:
     if command in ("train", "generate"):
         return [f"run.dir={directory}", f"run.name={run_dir.name}-{directory.name}"]
+    if command == "cache":
+        return [f"teacher.cache.dir={directory}"]
     return [f"output={run_dir if command == 'evaluate' else directory}"]
+
+
+def _output(command: str, config: DictConfig, directory: Path, run_dir: Path) -> Path:
+    if command == "cache":
+        return Path(config.teacher.cache.dir)
+    return directory / OUTPUTS[command] if command in OUTPUTS else run_dir / "evaluation.json"
 
 
 def _validate(command: str, config: DictConfig) -> None:
     if command == "train":
         validate(typed(config, SCHEMAS["train"]))
+    elif command == "cache":
+        check_cache(typed(config, SCHEMAS["cache"]))
     elif command == "mine":
         check_mining(typed(config, SCHEMAS["mine"]))
     elif command == "generate":
         validate_generation(typed(config, SCHEMAS["generate"]))
-
-
-def _cache_stage(name: str, overrides: list[str], directory: Path) -> Stage:
-    config = composed("cache", overrides)
-    options = typed(config, SCHEMAS["cache"])
-    check_cache(options)
-    return Stage(name, "cache", overrides, config, directory, Path(options.teacher.cache.dir))

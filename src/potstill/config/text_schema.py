@@ -47,6 +47,7 @@ class GenerationConfig:
     gold: str | None = None  # the answer, where the row has it
     answer_pattern: str | None = None  # groups: answer, perhaps rationale; null: all that is said
     labels: list[str] = field(default_factory=list)  # the answers there are; templates see them; empty: any answer
+    limit: int | None = None  # rows that are asked about: the first by the hash of their content
     samples: int = 1  # a prompt
     choices_per_request: int = 1  # the API's n
     max_tokens: int = 512

@@ -17,6 +17,7 @@ READ_OF_DATA = ("data.source", "data.drop_copies")
 
 POSITIVE = (
     *("generation.samples", "generation.choices_per_request", "generation.max_tokens", "generation.shard_rows"),
+    "generation.limit",
     *("ledger.max_mb", "limits.start", "limits.maximum", "limits.attempts", "limits.breaker_failures"),
     *("limits.request_s", "limits.row_s", "limits.run_s", "limits.give_up_s", "report_every_s"),
 )

@@ -49,7 +49,8 @@ def extended(source: DatasetDict, by: str, added: Sequence[str] = ()) -> Dataset
     with quiet():
         tables = {path: _read(path) for path in added if not _is_empty(_file(path))}
         for path, table in tables.items():
-            refuse_overlap(enumerate(map(str, table[by][:])), test, f"the test split, in {path}")
+            where = f"the test split, in {path}"
+            refuse_overlap(enumerate(map(str, table[by][:])), test, where, "Take them out of that file.")
         grown = concatenate_datasets([train, *(_like(train, table) for table in tables.values())])
     return DatasetDict({**source, "train": grown})
 

@@ -34,7 +34,7 @@ class Guard:
     def check(self, texts: Sequence[str], where: str) -> None:
         """Raises UserError where a test item is among what is about to be written: the lock behind `is_test`."""
         hashes = {text_hash(text) for text in self.test if normalise(text)} | set(self.manifest)
-        refuse_overlap(enumerate(texts), hashes, where)
+        refuse_overlap(enumerate(texts), hashes, where, "Take them out of the data.")
 
 
 def left_out(
