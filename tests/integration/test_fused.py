@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from potstill.losses.fused import Options
+from potstill.losses.products import Products
 from potstill.losses.row_terms import row_terms
 from potstill.models.output_layer import output_layer
 from tests.losses.registry import LOGIT_TERMS, SCORE_TERMS, make_term
@@ -116,6 +117,63 @@ def test_a_layer_that_is_more_than_a_product_is_left_alone() -> None:
     student.set_output_embeddings(Adapted(head.in_features, head.out_features, bias=False))
     assert output_layer(student) is None
     assert not distillation(TASK, "ce", student=student).fuses
+
+
+class LowRankLayer(torch.nn.Module):
+    """As PEFT has it: the layer, frozen, and two thin ones."""
+
+    active_adapters = ("a",)
+    merged = False
+
+    def __init__(self, base: torch.nn.Linear, factor: float = 1.0) -> None:
+        super().__init__()
+        self.base_layer, self.factor = base.requires_grad_(False), factor
+        down, up = torch.nn.Linear(base.in_features, 2, bias=False), torch.nn.Linear(2, base.out_features, bias=False)
+        self.lora_A, self.lora_B = torch.nn.ModuleDict({"a": down}), torch.nn.ModuleDict({"a": up})
+        self.lora_dropout, self.scaling = torch.nn.ModuleDict({"a": torch.nn.Dropout(0.5)}), {"a": 0.7}
+
+    @property
+    def weight(self) -> torch.Tensor:
+        return self.base_layer.weight
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        low = self.lora_A["a"](self.lora_dropout["a"](rows))
+        return self.base_layer(rows) + self.factor * self.scaling["a"] * self.lora_B["a"](low)
+
+
+def adapted(factor: float = 1.0) -> Any:
+    """A student of which the low-rank part of its head alone is trained."""
+    student = tiny_model("llama", TASK, seed=1).train().requires_grad_(False)
+    torch.manual_seed(2)
+    student.set_output_embeddings(LowRankLayer(student.get_output_embeddings(), factor))  # type: ignore[arg-type]
+    return student
+
+
+def test_a_low_rank_head_is_fused_and_its_weight_costs_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Products, "add_weight_gradient", lambda *_: pytest.fail("a gradient that nobody asked for"))
+    found, metrics = one_step(_checked(distillation(TASK, "ce", "kd", fusing=FEW_ROWS, student=adapted())), batch(TASK))
+    expected, dense = one_step(distillation(TASK, "ce", "kd", fusing=None, student=adapted()), batch(TASK))
+    assert {name.split(".")[-3] for name in found} == {"lora_A", "lora_B"}
+    assert relative_difference(found, expected) <= 1e-5
+    assert metrics == pytest.approx(dense, rel=1e-5, abs=1e-6)
+
+
+def test_a_layer_that_does_more_than_its_low_rank_parts_is_left_alone() -> None:
+    assert output_layer(adapted()) is not None
+    assert output_layer(adapted(factor=1.1)) is None
+
+
+def test_a_frozen_head_is_fused_and_costs_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Products, "add_weight_gradient", lambda *_: pytest.fail("a gradient that nobody asked for"))
+    steps = []
+    for fusing in (FEW_ROWS, None):
+        student = tiny_model("llama", TASK, seed=1).train()
+        student.get_output_embeddings().requires_grad_(False)  # type: ignore[union-attr]
+        module = distillation(TASK, "ce", "kd", fusing=fusing, student=student)
+        assert module.fuses == (fusing is not None)
+        steps.append(one_step(module, batch(TASK))[0])
+    assert "student.lm_head.weight" not in steps[0]
+    assert relative_difference(*steps) <= 1e-5
 
 
 def _checked(module):

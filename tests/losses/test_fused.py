@@ -251,6 +251,26 @@ def test_a_frozen_head_is_not_differentiated(monkeypatch) -> None:
     assert student.head.weight.grad is None
 
 
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("head", HEADS)
+def test_a_low_rank_part_beside_a_frozen_weight_is_all_that_is_differentiated(head, dtype, monkeypatch) -> None:
+    monkeypatch.setattr(Products, "add_weight_gradient", lambda *_: pytest.fail("a gradient that nobody asked for"))
+    student, teacher = rows(D_STUDENT, dtype, like=HEADS[head], bias=False), rows(D_TEACHER, dtype, seed=1)
+    beside = rows(3, dtype, seed=2)
+    student.head.weight.requires_grad_(False)
+    given = replace(student, head=replace(student.head, up=beside.head.weight), low=beside.hidden)
+    names = ("ce", "forward_kl")
+    terms = {name: TERMS[name] for name in names}
+    found = fused(given, teacher, labels(), terms, weights_of(names), options=FEW_ROWS)
+    expected = loss_of(names, given, teacher.logits().detach(), labels())
+    leaves_of = (student.hidden, beside.hidden, beside.head.weight)
+    gradients = [torch.autograd.grad(loss, leaves_of) for loss in (found.loss, expected)]
+    assert relative(found.loss, expected) <= TOLERANCE[dtype]
+    assert max(map(relative, *gradients)) <= TOLERANCE[dtype]
+    some = given.take(slice(3, 9))
+    torch.testing.assert_close(some.logits(), given.logits()[3:9])
+
+
 def test_without_rows_every_gradient_is_zero() -> None:
     student, teacher = rows(D_STUDENT, torch.float32).take(slice(0)), rows(D_TEACHER, torch.float32).take(slice(0))
     found = fused(student, teacher, labels()[:0], {"ce": TERMS["ce"]}, {"ce": 1.0}, diagnose=True)

@@ -4,7 +4,8 @@ A chunk of rows at a time, both heads are multiplied, every term's value and the
 in the logits, and the gradients of the student's rows and head are added up, all in the forward pass: of N rows no more
 than one chunk's logits live, and nothing is computed twice. The backward pass only hands the gradients on.
 
-2 N C (3 D_student + D_teacher) operations; a head that is not trained costs no gradient, a third of the student's part.
+2 N C (3 D_student + D_teacher) operations; a head that is not trained costs no gradient, a third of the student's part,
+also where a low-rank part beside it is.
 Memory beside the inputs: the student's gradients, and the logits of one chunk of both models.
 """
 
@@ -83,7 +84,7 @@ def fused(
         student, teacher, labels_N = student.take(rows), taken(teacher, rows), labels_N[rows]
         weights_N = None if weights_N is None else weights_N[rows]
     work = _Pass(student, teacher, labels_N, terms, [weights[name] for name in terms], weights_N, diagnose, options)
-    loss = _SinglePass.apply(work, torch.is_grad_enabled(), student.hidden, student.head.weight, student.head.bias)
+    loss = _SinglePass.apply(work, torch.is_grad_enabled(), *student.factors())
     values, diagnosed = work.found[: len(terms)], work.found[len(terms) :]
     names = diagnosed_names(teacher) if diagnose else ()
     return Fused(loss, dict(zip(terms, values, strict=True)), dict(zip(names, diagnosed, strict=True)))
@@ -129,7 +130,7 @@ class _Pass:
 
     @torch.no_grad()
     def run(self, wanted: Sequence[bool]) -> tuple[Tensor, list[Tensor | None]]:
-        """The loss, and its gradients in the student's rows, weight and bias, where `wanted`."""
+        """The loss, and its gradients in the student's `factors`, where `wanted`."""
         products = Products.of(self.student, self.options.logits_dtype)
         teacher = Products.of(self.teacher, self.options.logits_dtype) if isinstance(self.teacher, HeadInput) else None
         totals = self._totals(wanted, products)
@@ -155,13 +156,13 @@ class _Pass:
 
     def _totals(self, wanted: Sequence[bool], products: Products) -> list[Tensor | None]:
         """Where gradients go: those of the head are added up in float32 or better."""
-        head, dtype = self.student.head, loss_dtype(products.logits_dtype)
-        of_hidden = torch.zeros_like(self.student.hidden) if wanted[0] else None
-        of_head = [
-            torch.zeros(each.shape, dtype=dtype, device=each.device) if is_wanted and each is not None else None
-            for each, is_wanted in zip((head.weight, head.bias), wanted[1:], strict=True)
+        hidden, weight, bias, low, up = self.student.factors()
+        dtype = loss_dtype(products.logits_dtype)
+        places = ((hidden, None), (weight, dtype), (bias, dtype), (low, None), (up, dtype))
+        return [
+            torch.zeros_like(each, dtype=own) if is_wanted and each is not None else None
+            for (each, own), is_wanted in zip(places, wanted, strict=True)
         ]
-        return [of_hidden, *of_head]
 
     def _chunks(self, products: Products) -> list[slice]:
         """Equal ones, as many as the bytes ask for."""
@@ -184,7 +185,7 @@ class _Pass:
         totals: list[Tensor | None],
     ) -> list[Tensor]:
         """What is found of these rows; adds their gradients to `totals`."""
-        of_hidden, of_weight, of_bias = totals
+        of_hidden, of_weight, of_bias, of_low, of_up = totals
         math = RowMath(
             tuple(self.terms.values()),
             self.student.head.finish,
@@ -207,4 +208,8 @@ class _Pass:
             products.add_weight_gradient(gradient_NC, rows, of_weight)
         if of_bias is not None:
             of_bias += gradient_NC.sum(dim=0, dtype=of_bias.dtype)
+        if of_low is not None:
+            of_low[rows] = products.low_gradient(gradient_NC)
+        if of_up is not None:
+            products.add_up_gradient(gradient_NC, rows, of_up)
         return found

@@ -5,7 +5,7 @@ cannot: there the weight is turned into float32, a block of classes at a time. W
 but the sum that is the weight's gradient.
 """
 
-# N rows of a chunk, C classes (the vocabulary), D width
+# N rows of a chunk, C classes (the vocabulary), D width, R rank of what may stand beside the weight
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONVERTED_BYTES = 2**24  # of a weight, or of its gradient, in another dtype at 
 class Products:
     """Of the rows before one head. factor_dtype: in which they and the weight are multiplied. logits_dtype: into which.
 
-    hidden, weight: in `factor_dtype` already, but for a weight that is converted a block at a time.
+    hidden, weight, low, up: in `factor_dtype` already, but for a weight that is converted a block at a time.
     """
 
     head: Head
@@ -32,6 +32,8 @@ class Products:
     weight: Tensor
     factor_dtype: torch.dtype
     logits_dtype: torch.dtype
+    low: Tensor | None = None
+    up: Tensor | None = None
     buffer: Tensor | None = None
 
     @classmethod
@@ -50,7 +52,8 @@ class Products:
             factor_dtype = logits_dtype
         if factor_dtype.itemsize <= weight.dtype.itemsize:
             weight = weight.to(factor_dtype)
-        return cls(rows.head, hidden.to(factor_dtype), weight, factor_dtype, logits_dtype)
+        low, up = (None if each is None else each.detach().to(factor_dtype) for each in (rows.low, rows.head.up))
+        return cls(rows.head, hidden.to(factor_dtype), weight, factor_dtype, logits_dtype, low, up)
 
     def logits(self, rows: slice) -> Tensor:
         """The products of some rows, before the head's scale and cap; they last until the next call."""
@@ -60,6 +63,9 @@ class Products:
         out_NC = self.buffer[: len(hidden_ND)]
         for classes, weight_CD in self._blocks():
             _multiply(hidden_ND, weight_CD.t(), out_NC[:, classes])
+        if self.low is not None:
+            assert self.up is not None
+            _add_product(self.low[rows], self.up.t(), out_NC)
         if self.head.bias is not None:
             out_NC.add_(self.head.bias.detach())
         return out_NC
@@ -73,6 +79,16 @@ class Products:
             else:
                 total_ND.addmm_(gradient_NC[:, classes], weight_CD)
         return total_ND
+
+    def low_gradient(self, gradient_NC: Tensor) -> Tensor:
+        """gradient @ up, `[N, R]`."""
+        assert self.up is not None
+        return gradient_NC @ self.up
+
+    def add_up_gradient(self, gradient_NC: Tensor, rows: slice, total_CR: Tensor) -> None:
+        """`total_CR` += gradient.T @ low."""
+        assert self.low is not None
+        _add_product(gradient_NC.t(), self.low[rows], total_CR)
 
     def add_weight_gradient(self, gradient_NC: Tensor, rows: slice, total_CD: Tensor) -> None:
         """`total_CD` += gradient.T @ hidden, added up in the dtype of `total_CD`."""
@@ -102,3 +118,13 @@ def _multiply(x: Tensor, y: Tensor, out: Tensor) -> None:
         torch.mm(x, y, out=out)
     else:
         torch.mm(x, y, out_dtype=out.dtype, out=out)
+
+
+def _add_product(x: Tensor, y: Tensor, out: Tensor) -> None:
+    """Added up in the dtype of `out` where the device can: a CPU rounds each product of 16-bit factors first."""
+    if x.dtype == out.dtype:
+        out.addmm_(x, y)
+    elif out.device.type == "cuda":
+        torch.addmm(out, x, y, out_dtype=out.dtype, out=out)
+    else:
+        out.add_(x @ y)

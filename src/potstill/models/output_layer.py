@@ -21,6 +21,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 
 from potstill.errors import UserError
 from potstill.losses.heads import Finish, Head, HeadInput
+from potstill.models.low_rank import LowRank, is_as_told, low_rank_of
 from potstill.models.taps import bare
 
 WIDEST = 80.0  # of the products shown to the model: beyond every soft cap
@@ -29,14 +30,18 @@ _FOUND: WeakKeyDictionary[nn.Module, tuple[str, Finish] | None] = WeakKeyDiction
 
 @dataclass(frozen=True)
 class OutputLayer:
-    """path: of the module. head: the layer as it is now. A sharded weight is whole just after the model ran."""
+    """path: of the module. head: the layer as it is now. A sharded weight is whole just after the model ran.
+
+    beside: the low-rank part of a layer that has one.
+    """
 
     path: str
     head: Head
+    beside: LowRank | None = None
 
     def rows(self, before_ND: Tensor) -> HeadInput:
         """Logits of what reaches the layer, not multiplied yet."""
-        return HeadInput(before_ND, self.head)
+        return HeadInput(before_ND, self.head, self.beside and self.beside.low(before_ND))
 
 
 def layer_of(model: nn.Module) -> nn.Module | None:
@@ -63,8 +68,10 @@ def output_layer(model: nn.Module) -> OutputLayer | None:
         return None
     path, finish = found
     layer = model.get_submodule(path)
-    assert isinstance(layer, nn.Linear)
-    return OutputLayer(path, Head(layer.weight, layer.bias, finish.logit_scale, finish.soft_cap))
+    beside = low_rank_of(layer)
+    base, up = (layer, None) if beside is None else (beside.base, beside.up)
+    assert isinstance(base, nn.Linear)
+    return OutputLayer(path, Head(base.weight, base.bias, finish.logit_scale, finish.soft_cap, up), beside)
 
 
 @contextmanager
@@ -110,10 +117,14 @@ def check_apart(model: PreTrainedModel, key: str) -> None:
 def _ask(model: nn.Module) -> tuple[str, Finish] | None:
     layer = layer_of(model)
     paths = [path for path, module in model.named_modules() if module is layer]
-    if type(layer) is not nn.Linear or not paths:  # an adapter, a quantised layer: its products are its own
+    if layer is None or not paths:
         return None
-    shown_C, logits_C = _shown(model, layer)  # type: ignore[arg-type]
-    tolerance = 4.0 * torch.finfo(layer.weight.dtype).eps
+    beside = low_rank_of(layer)
+    if type(layer) is not nn.Linear and not (beside and is_as_told(layer, beside)):
+        return None  # another adapter, a quantised layer: its products are its own
+    base = beside.base if beside else layer
+    shown_C, logits_C = _shown(model, layer, base)  # type: ignore[arg-type]
+    tolerance = 4.0 * torch.finfo(base.weight.dtype).eps  # type: ignore[arg-type]
     for finish in _candidates(model.config):  # type: ignore[arg-type]
         expected_C = finish.logits(shown_C)
         if expected_C.shape == logits_C.shape and torch.allclose(expected_C, logits_C, rtol=tolerance):
@@ -122,14 +133,14 @@ def _ask(model: nn.Module) -> tuple[str, Finish] | None:
 
 
 @torch.no_grad()
-def _shown(model: PreTrainedModel, layer: nn.Linear) -> tuple[Tensor, Tensor]:
-    """Products, and the model's logits of them, float32, `[C]`."""
-    weight = layer.weight
-    shown_C = torch.linspace(-WIDEST, WIDEST, layer.out_features, device=weight.device, dtype=weight.dtype)
+def _shown(model: PreTrainedModel, layer: nn.Module, base: nn.Linear) -> tuple[Tensor, Tensor]:
+    """Products of the layer, and the model's logits of them, float32, `[C]`."""
+    weight = base.weight
+    shown_C = torch.linspace(-WIDEST, WIDEST, base.out_features, device=weight.device, dtype=weight.dtype)
     was_training = model.training
     model.eval()
     with layer.register_forward_hook(lambda *_: shown_C.expand(1, 1, -1)):
-        logits_1C = logits_of(model, weight.new_zeros(1, layer.in_features))
+        logits_1C = logits_of(model, weight.new_zeros(1, base.in_features))
     model.train(was_training)
     return shown_C.float(), logits_1C[-1].float()
 
