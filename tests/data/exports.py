@@ -26,9 +26,8 @@ def export(directory: Path, rows: Sequence[dict[str, Any]], **terms: Any) -> str
 
 def _sample(place: int, row: dict[str, Any]) -> Sample:
     said = {"answer": None, "rationale": None, "reasoning": None, "finish_reason": "stop", "logprobs": None, **row}
-    choice = Choice(
-        *(said.get(name) for name in ("raw", "answer", "rationale", "reasoning", "finish_reason", "logprobs"))
-    )  # type: ignore[arg-type]
+    given: Any = [said.get(name) for name in ("raw", "answer", "rationale", "reasoning", "finish_reason", "logprobs")]
+    choice = Choice(*given)
     index, prompt = said.get("row", place), said["prompt"]
     facts: dict[str, Any] = {"row": {"question": prompt}, "prompt": prompt, "gold": None, "request": b""}
     return Sample(index=index, number=said.get("sample", 0), choice=choice, agreement=said.get("agreement"), **facts)

@@ -22,6 +22,7 @@ from potstill.commands.shared import Source, shared_memory, shared_source, share
 from potstill.config.build import build
 from potstill.config.schema import NO_PACKING_WITH, HardwareConfig, ModelConfig, TrainConfig
 from potstill.data.build import build_data, own_tokenizer
+from potstill.data.generated import GeneratedText
 from potstill.data.labels import label_names
 from potstill.data.microbatch import cut
 from potstill.errors import UserError
@@ -43,7 +44,6 @@ from potstill.signals.live import LiveTeacher
 from potstill.signals.protocol import SignalSource
 
 CUTS = ("micro_batch_examples", "micro_batch_tokens")  # options that cut a batch
-TOLD = (("licence", None), ("left_out", ()))  # by a source of a teacher's text
 SAMPLE_EXAMPLES = 4  # enough for every term to see more than one row
 
 
@@ -100,7 +100,9 @@ def _read(config: TrainConfig, *, labelled_only: bool) -> Source:
         limit_batches=config.limit_batches,
     )
     names = None if task.is_embedding else names  # its models know no labels
-    return Source(task, data, names, tokenizer, *(getattr(splits, name, default) for name, default in TOLD))
+    if isinstance(splits, GeneratedText):
+        return Source(task, data, names, tokenizer, splits.licence, splits.left_out)
+    return Source(task, data, names, tokenizer)
 
 
 def assemble_models(config: TrainConfig, source: Source, objective: Objective) -> Models:

@@ -54,9 +54,8 @@ class Vocabulary:
         ]
         counts = np.array([len(row) for row in rows], dtype=np.int64)
         pairs = [pair for row in rows for pair in row]
-        return Known(
-            *(np.array([pair[n] for pair in pairs], dtype=kind) for n, kind in ((0, np.int64), (1, np.float32))), counts
-        )
+        numbers, values = [number for number, _ in pairs], [value for _, value in pairs]
+        return Known(np.array(numbers, dtype=np.int64), np.array(values, dtype=np.float32), counts)
 
     def _row(self, entry: Mapping[str, Any] | None, token: int, said: str | None) -> list[tuple[int, float]]:
         if entry is None:
