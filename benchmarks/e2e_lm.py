@@ -72,7 +72,7 @@ class Given:
     @classmethod
     def of(cls, size: Size, dtype: torch.dtype, device: str = "cpu") -> Given:
         torch.manual_seed(0)
-        models = [llama(size.num_classes, *each).to(device, dtype) for each in (size.student, size.teacher)]
+        models = [llama(size.num_classes, *each).to(device, dtype) for each in (size.student, size.teacher)]  # type: ignore[arg-type]
         ids_BL = torch.randint(size.num_classes, (size.num_texts, size.length), device=device)
         labels_BL = ids_BL.clone()
         labels_BL[:, : size.length // 2] = IGNORE

@@ -17,7 +17,6 @@ Errors need no clock and no quiet machine. `--only bfloat16/1024x32768` measures
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Iterator
 
 import torch
@@ -81,7 +80,7 @@ def measure_suite(suite: str, only: tuple[str, ...] = ("",)) -> Report:
     report = Report()
     if suite == "gpu" and not torch.cuda.is_available():
         return report
-    for shape, dtype in itertools.product(SHAPES[suite], (torch.float32, torch.bfloat16)):
+    for shape, dtype in [(shape, dtype) for shape in SHAPES[suite] for dtype in (torch.float32, torch.bfloat16)]:
         key = f"{str(dtype).removeprefix('torch.')}/{shape}"
         if not key.startswith(only):
             continue

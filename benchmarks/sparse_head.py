@@ -18,7 +18,6 @@ float32/1024x32768` measures one shape.
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -146,7 +145,7 @@ def measure_suite(suite: str, only: tuple[str, ...] = ("",)) -> Report:
     report = Report()
     if suite == "gpu" and not torch.cuda.is_available():
         return report
-    for shape, dtype in itertools.product(SHAPES[suite], dtypes):
+    for shape, dtype in [(shape, dtype) for shape in SHAPES[suite] for dtype in dtypes]:
         key = f"{str(dtype).removeprefix('torch.')}/{shape}"
         if not key.startswith(only):
             continue
