@@ -249,7 +249,7 @@ ELSEWHERE = {
     ),
     **(OF_ENCODERS | OF_CACHES | OF_TEXT),
     "returns": ("integration/test_sweep.py", "test_a_sweeper_gets_what_the_config_says"),
-    "hardware.cpu_offload": ("config/test_effects.py", "test_offloading_reaches_the_shards_and_their_process_group"),
+    "hardware.cpu_offload": ("config/test_effects.py", "test_offloading_reaches_the_shards"),
     "hardware.num_nodes": ("config/test_effects.py", "test_nodes_are_counted_by_who_started_them"),
     "hardware.accelerator": ("integration/test_wrong_input.py", "test_further_faults_of_a_training"),
     **(OF_AUDITS | OF_MINING),

@@ -102,6 +102,7 @@ EFFECTS: dict[str, tuple[list[str], str, Callable[[Built], Any]]] = {
         *(["generation=label", "generation.labels=[a,b]"], "generation.labels=[A,c]"),
         lambda built: (field_of("messages")(built), built.parts.plan.labels and built.parts.plan.labels.spelled("a")),
     ),
+    "generation.limit": ([], "generation.limit=1", lambda built: len(built.parts.plan.table)),
     "generation.samples": ([], "generation.samples=3", lambda built: len(built.bodies)),
     "generation.choices_per_request": (
         *(["generation.samples=4"], "generation.choices_per_request=2"),
