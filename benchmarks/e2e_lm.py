@@ -186,7 +186,7 @@ def measure_dtype(size: Size, dtype: torch.dtype, suite: str) -> Report:
     runs = {name: step_of(own, name) for name, own in owned.items()}
     synchronise = torch.cuda.synchronize if device == "cuda" else None
     rounds = measure.in_turns(runs, ROUNDS[suite], synchronise=synchronise)
-    peaks = {name: peak_of(name, runs[name], size, dtype, device) for name in names}
+    peaks = {name: measure.peak_on(device, runs[name], prepared, name, size, dtype) for name in names}
     figures: dict[str, Figure] = {}
     for other in OTHERS:
         reason = reasons[other]
@@ -195,12 +195,6 @@ def measure_dtype(size: Size, dtype: torch.dtype, suite: str) -> Report:
         figures[f"time/ours_over_{other}"] = time
         figures[f"memory/ours_over_{other}"] = missing or Figure(peaks["ours"] / peaks[other])
     return Report(figures, {"seconds": rounds, "peak_bytes": peaks})
-
-
-def peak_of(name: str, run: Callable[[], Any], size: Size, dtype: torch.dtype, device: str) -> int:
-    if device == "cuda":
-        return measure.peak_cuda_bytes(run)
-    return measure.peak_bytes(prepared, name, size, str(dtype).removeprefix("torch."), torch.get_num_threads())
 
 
 def prepared(name: str, size: Size, dtype: str, num_threads: int) -> Callable[[], Any]:

@@ -142,7 +142,9 @@ def measure_shape(given: Given, pairs: Pairs, shape: Shape, suite: str, began_at
     runs = {name: run_of(name, given) for name in sorted(names)}
     synchronise = torch.cuda.synchronize if device == "cuda" else None
     rounds = measure.in_turns(runs, ROUNDS[suite], synchronise=synchronise)
-    peaks = {name: peak_of(name, runs[name], shape, dtype, device) for name in names if has_peak(name)}
+    peaks = {
+        name: measure.peak_on(device, runs[name], prepared, name, shape, dtype) for name in names if has_peak(name)
+    }
     return Report(
         dict(figures(pairs, reasons, rounds, peaks, "wall" if device == "cuda" else "cpu")),
         {"seconds": rounds, "peak_bytes": peaks},
@@ -170,12 +172,6 @@ def figures(
             yield f"time/{name}", ratio(rounds, own, other, clock)
             if own in peaks and other not in ("products", "ours", "ours_fast"):
                 yield f"memory/{name}", Figure(peaks[own] / peaks[other])
-
-
-def peak_of(name: str, run: Callable[[], Any], shape: Shape, dtype: torch.dtype, device: str) -> int:
-    if device == "cuda":
-        return measure.peak_cuda_bytes(run)
-    return measure.peak_bytes(prepared, name, shape, str(dtype).removeprefix("torch."), torch.get_num_threads())
 
 
 def prepared(name: str, shape: Shape, dtype: str, num_threads: int) -> Callable[[], Any]:

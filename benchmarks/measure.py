@@ -241,6 +241,20 @@ def peak_cuda_bytes(run: Callable[[], Any]) -> int:
     return torch.cuda.max_memory_allocated() - before
 
 
+def peak_on(
+    device: str,
+    run: Callable[[], Any],
+    prepare: Callable[..., Callable[[], Any]],
+    name: str,
+    size: Any,
+    dtype: torch.dtype,
+) -> int:
+    """Of `run` on an accelerator; on the CPU of what `prepare` makes of the rest, and the number of threads."""
+    if device == "cuda":
+        return peak_cuda_bytes(run)
+    return peak_bytes(prepare, name, size, str(dtype).removeprefix("torch."), torch.get_num_threads())
+
+
 def environment() -> dict[str, Any]:
     """What a time depends on. No name or path of the machine."""
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]

@@ -118,18 +118,12 @@ def measure_shape(shape: Shape, dtype: torch.dtype, suite: str) -> Report:
     runs = {each: functools.partial(given.gradients, VARIANTS[each]) for each in (own, "distillkit")}
     synchronise = torch.cuda.synchronize if device == "cuda" else None
     rounds = measure.in_turns(runs, ROUNDS[suite], synchronise=synchronise)
-    peaks = {each: peak_of(each, runs[each], shape, dtype, device) for each in runs}
+    peaks = {each: measure.peak_on(device, runs[each], prepared, each, shape, dtype) for each in runs}
     figures = {
         f"time/{name}": ratio(rounds, own, "distillkit", "wall" if device == "cuda" else "cpu"),
         f"memory/{name}": Figure(peaks[own] / peaks["distillkit"]),
     }
     return Report(figures, {"seconds": rounds, "peak_bytes": peaks})
-
-
-def peak_of(name: str, run: Callable[[], Any], shape: Shape, dtype: torch.dtype, device: str) -> int:
-    if device == "cuda":
-        return measure.peak_cuda_bytes(run)
-    return measure.peak_bytes(prepared, name, shape, str(dtype).removeprefix("torch."), torch.get_num_threads())
 
 
 def prepared(name: str, shape: Shape, dtype: str, num_threads: int) -> Callable[[], Any]:
