@@ -18,7 +18,7 @@ from potstill.commands.audit_looks import (
     right_of,
 )
 from potstill.commands.audit_models import predictions, run_under_audit
-from potstill.config.build import build
+from potstill.commands.recording import logged
 from potstill.config.compose import typed
 from potstill.config.schema import AuditConfig, DataConfig
 from potstill.config.validate import validate_data
@@ -26,7 +26,6 @@ from potstill.errors import UserError
 from potstill.reporting.audit_table import print_audit
 from potstill.reporting.audit_tables import csv_text, tables_of
 from potstill.tracking import record
-from potstill.tracking.logger import finish, with_metrics_file
 from potstill.tracking.manifest import write_json, write_text
 
 log = logging.getLogger(__name__)
@@ -104,10 +103,5 @@ def _trained_on(data: DataConfig, own: DataConfig) -> dict[str, Part]:
 def _log(tables: dict[str, list[dict[str, Any]]], output: Path, logger: dict[str, Any] | None) -> None:
     if not logger:
         return
-    place = {"save_dir": str(output.absolute()), "name": output.name, "group": "audit"}
-    loggers, status = with_metrics_file(build(logger, "logger", **place, job_type="audit"), str(output)), "failed"
-    try:
+    with logged(logger, output, job_type="audit", group="audit") as loggers:
         record.log_tables(loggers, {f"audit/{name}": rows for name, rows in tables.items()})
-        status = "finished"
-    finally:
-        finish(loggers, status)

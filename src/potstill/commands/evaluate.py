@@ -15,10 +15,10 @@ from potstill.commands.assemble import Source, assemble_source
 from potstill.commands.audit_blocks import audit_blocks
 from potstill.commands.frozen import check_runs, open_test_set, test_set
 from potstill.commands.provenance import provenance
+from potstill.commands.recording import logged
 from potstill.commands.report import PAGE, write_report
 from potstill.commands.seeds import read_seeds
 from potstill.commands.tested import models_under_test
-from potstill.config.build import build
 from potstill.config.compose import typed
 from potstill.config.rerun import read_config
 from potstill.config.schema import EvaluateConfig, TrainConfig
@@ -30,7 +30,6 @@ from potstill.evaluation.speed import measure_speed
 from potstill.reporting.remote_report import log_report
 from potstill.reporting.table import print_evaluation
 from potstill.tracking import lineage, record
-from potstill.tracking.logger import finish, with_metrics_file
 from potstill.tracking.machine import machine
 from potstill.tracking.manifest import write_json, write_lines
 
@@ -130,16 +129,10 @@ def _log(
     if not logger:
         return
     group = config.run.sweep or config.run.experiment
-    place = {"save_dir": str(output.absolute()), "name": f"{output.name}-evaluate", "group": group}
-    built = build(logger, "logger", **place, job_type="evaluate")
-    loggers, status = with_metrics_file(built, str(output)), "failed"
-    try:
+    with logged(logger, output, job_type="evaluate", name=f"{output.name}-evaluate", group=group) as loggers:
         record.log_config(loggers, asdict(config))
         models = [model["path"] for model in evaluation["models"].values()]
         lineage.log_inputs(loggers, source.data, config.data.source, models)
         record.log_evaluation(loggers, evaluation)
         log_report(loggers, evaluation, output / PAGE)
         lineage.log_evaluation_file(loggers, output / "evaluation.json")
-        status = "finished"
-    finally:
-        finish(loggers, status)

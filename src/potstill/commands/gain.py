@@ -12,8 +12,8 @@ import numpy as np
 from omegaconf import DictConfig
 
 from potstill.commands.mine_data import ask, models_of, read_run, read_source, slices_of
+from potstill.commands.recording import logged
 from potstill.commands.shared import Source
-from potstill.config.build import build
 from potstill.config.compose import typed
 from potstill.config.mine_schema import GainConfig
 from potstill.config.schema import TrainConfig
@@ -22,7 +22,6 @@ from potstill.evaluation.scores import Scores
 from potstill.mining.gain import gain, why_stop
 from potstill.reporting.mine_table import plain_rows, print_gain
 from potstill.tracking import record
-from potstill.tracking.logger import finish, with_metrics_file
 from potstill.tracking.manifest import manifest_of, write_json
 
 log = logging.getLogger(__name__)
@@ -120,14 +119,8 @@ def _labels(source: Source) -> list[str]:
 def _log(options: GainConfig, found: dict[str, Any], output: Path) -> None:
     if not options.logger:
         return
-    place = {"save_dir": str(output.absolute()), "name": output.name, "group": "mine"}
-    built = build(options.logger, "logger", **place, job_type="gain")
-    loggers, status = with_metrics_file(built, str(output)), "failed"
-    try:
+    with logged(options.logger, output, job_type="gain", group="mine") as loggers:
         record.log_config(loggers, {"gain": asdict(options)})
         tables = {f"gain/{name}": plain_rows(found[name]) for name in ("slices", "clusters")}
         record.log_tables(loggers, tables)
         record.log_summary(loggers, {f"gain/{name}": found["difference"][name] for name in ("value", "p_value")})
-        status = "finished"
-    finally:
-        finish(loggers, status)

@@ -10,14 +10,13 @@ from typing import Any
 from omegaconf import DictConfig
 
 from potstill.commands.mine_round import Mined, mine
-from potstill.config.build import build
+from potstill.commands.recording import logged
 from potstill.config.compose import typed
 from potstill.config.mine_schema import MineConfig
 from potstill.config.mine_validate import check_mining
 from potstill.data.pool import PROPOSALS
 from potstill.reporting.mine_table import plain_rows, print_mined
 from potstill.tracking import record
-from potstill.tracking.logger import finish, with_metrics_file
 from potstill.tracking.manifest import write_json, write_lines
 
 log = logging.getLogger(__name__)
@@ -44,10 +43,7 @@ def write(mined: Mined, output: Path) -> None:
 def _log(options: MineConfig, mined: Mined, output: Path) -> None:
     if not options.logger:
         return
-    place = {"save_dir": str(output.absolute()), "name": output.name, "group": "mine"}
-    built = build(options.logger, "logger", **place, job_type="mine")
-    loggers, status = with_metrics_file(built, str(output)), "failed"
-    try:
+    with logged(options.logger, output, job_type="mine", group="mine") as loggers:
         record.log_config(loggers, {"mine": asdict(options)})
         tables = {
             "clusters": plain_rows(mined.summary["clusters"]),
@@ -57,6 +53,3 @@ def _log(options: MineConfig, mined: Mined, output: Path) -> None:
         record.log_tables(loggers, {f"mine/{name}": rows for name, rows in tables.items()})
         numbers: dict[str, Any] = {"failures": len(mined.failures), "proposals": len(mined.proposals)}
         record.log_summary(loggers, {f"mine/{name}": value for name, value in numbers.items()})
-        status = "finished"
-    finally:
-        finish(loggers, status)

@@ -100,5 +100,17 @@ def make_loggers(config: TrainConfig, start: Start | None = None) -> list[Logger
     return with_metrics_file(build(config.logger, "logger", **place), run.dir, step)
 
 
+@contextmanager
+def logged(logger: dict[str, Any], output: Path, *, job_type: str, **place: str) -> Iterator[list[Logger]]:
+    """The loggers of a command that trains nothing, told how it ended."""
+    given = {"save_dir": str(output.absolute()), "name": output.name, "job_type": job_type, **place}
+    loggers, status = with_metrics_file(build(logger, "logger", **given), str(output)), "failed"
+    try:
+        yield loggers
+        status = "finished"
+    finally:
+        finish(loggers, status)
+
+
 def _yaml(content: Any) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(redact(content)))
