@@ -103,6 +103,7 @@ class DistillationModule(pl.LightningModule):
         self.max_skipped = max_skipped if on_nonfinite == "skip" else 0
         self.num_skipped, self.defers_checks = 0, defers_checks
         self.note: Note | None = None  # where checks are deferred
+        self.taken: Taken  # the step that runs
         self.asked = {"stop": False, "save": False}  # on this rank, by a callback
         self.agreed = dict(self.asked)  # asked on any rank before the last step
         self.is_logged = True  # the step that runs: others pay for no metric
