@@ -22,8 +22,9 @@ ITEMS = {"train": ["a", "b"], "validation": ["c"], "test": ["d", "e", "e"]}
 
 def opened(tmp_path: Path, test: str = "t", **run: Any) -> dict[str, Any]:
     name = run.pop("directory", "runs/1")
-    own = {key: run.pop(key) for key in ("bar", "reason") if key in run}
-    options = EvaluateConfig(run=name, output=name, ledger=str(tmp_path / "evaluations.jsonl"), **own)
+    options = EvaluateConfig(
+        run=name, output=name, ledger=str(tmp_path / "evaluations.jsonl"), bar=run.pop("bar", BarConfig())
+    )
     config = TrainConfig(run=RunConfig(experiment="x", name="y", dir=name, **run))
     return open_test_set(options, config, {"run": Path(name)}, test)
 
@@ -45,9 +46,6 @@ def test_settings_of_one_sweep_are_not_chosen_between_on_the_test_set(tmp_path):
     with pytest.raises(UserError, match="another setting of the sweep 'lr' than runs/1"):
         opened(tmp_path, directory="runs/4", sweep="lr", swept={"optim.lr": 0.2, "seed": 0})
     assert len(openings(tmp_path / "evaluations.jsonl", "t")) == 3, "what was refused was not opened"
-    reason = "a table of all rates"
-    told = opened(tmp_path, directory="runs/4", sweep="lr", swept={"optim.lr": 0.2, "seed": 0}, reason=reason)
-    assert told["reason"] == openings(tmp_path / "evaluations.jsonl", "t")[-1]["reason"] == reason
 
 
 def test_a_ledger_that_cannot_be_read_is_no_empty_one(tmp_path):

@@ -33,7 +33,6 @@ OF_EVALUATION = {
         ["evaluate.models", "evaluate.seeds", "evaluate.mixes", "evaluate.ledger"],
         ("integration/test_verdict.py", "test_an_evaluation_says_no_says_it_again_and_counts_both"),
     ),
-    "evaluate.reason": ("commands/test_frozen.py", "test_settings_of_one_sweep_are_not_chosen_between_on_the_test_set"),
     "evaluate.teacher_path": (
         "integration/test_answers.py",
         "test_answers_are_in_the_evaluation_and_in_all_that_is_made_of_it",

@@ -381,7 +381,7 @@ def measured() -> dict[str, Any]:
     return {
         "at": "2026-11-28T07:10:00+00:00",
         "machine": {"system": "Linux", "cpu": "x86_64", "num_threads": 1, "device": "cpu", "torch": "2.13.0"},
-        "openings": {"count": 4, "limit": 20, "ledger": "evaluations.jsonl", "reason": "a table of all losses"},
+        "openings": {"count": 4, "limit": 20, "ledger": "evaluations.jsonl"},
         "models": {name: {**times, "latency_ms_p50": 1.34 * n} for n, name in enumerate(RIGHT, 1)},
         "break_even": {
             "requests": 1_200_000,

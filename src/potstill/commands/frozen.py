@@ -66,20 +66,20 @@ def open_test_set(options: EvaluateConfig, config: TrainConfig, runs: dict[str, 
     """Write down that the test set is opened; how often it has been. Warns past the bar's limit.
 
     Raises UserError where another setting of the same sweep was measured on it, which would be choosing on the test
-    set, and no reason is given.
+    set.
     """
     ledger = Path(options.ledger)
     before = openings(ledger, test)
     swept = {name: value for name, value in config.run.swept.items() if name != "seed"}
     others = [entry for entry in before if entry["sweep"] == config.run.sweep and entry["swept"] != swept]
-    if config.run.sweep and others and not options.reason:
+    if config.run.sweep and others:
         problem = (
             f"is another setting of the sweep '{config.run.sweep}' than {others[0]['run']}, which was measured on this"
             " test set before. To choose between the two by it would leave no fair test."
         )
         fix = (
-            "Choose by validation (potstill compare), then evaluate the one you chose; seeds may be several. Where all"
-            " are reported and none is chosen, say so: reason='...' stays in the ledger and in the report."
+            "Choose by validation (potstill compare), then evaluate the one you chose; seeds may be several. For a"
+            " table of all, make them columns of one evaluation: +models.NAME=RUN"
         )
         raise UserError("run", options.run, problem, fix)
     entry = {
@@ -90,14 +90,13 @@ def open_test_set(options: EvaluateConfig, config: TrainConfig, runs: dict[str, 
         "bar": options.bar.name,
         "sweep": config.run.sweep,
         "swept": swept,
-        "reason": options.reason,
     }
     record_opening(ledger, entry)
     count, limit = len(before) + 1, options.bar.max_openings
     if count > limit:
         text = "This test set was opened %d times (bar.max_openings=%d, %s): its numbers flatter who has looked often."
         log.warning(text, count, limit, ledger)
-    return {"count": count, "limit": limit, "ledger": options.ledger, "reason": options.reason}
+    return {"count": count, "limit": limit, "ledger": options.ledger}
 
 
 def _refuse_unfinished(run: Path, key: str) -> None:

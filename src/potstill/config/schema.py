@@ -222,7 +222,6 @@ class EvaluateConfig:
     models: dict[str, str] = field(default_factory=dict)  # further columns: name -> hub name, directory or run
     seeds: list[str] = field(default_factory=list)  # runs, evaluated before, that differ in their seed alone
     ledger: str = "evaluations.jsonl"  # where every opening of a test set is written down
-    reason: str | None = None  # for measuring several settings of one sweep on one test set, without choosing by it
     mixes: list[Any] = field(default_factory=list)  # speed is measured under: [examples a request, requests under way]
     logger: dict[str, Any] | None = None
 

@@ -76,8 +76,6 @@ def provenance_section(evaluation: Evaluation) -> Section:
             f"This test set has been opened {openings['count']:,} times (limit {openings['limit']:,}), "
             f"by the record in {openings['ledger']}."
         )
-    if openings.get("reason"):
-        words.append(f"Other settings of its sweep were measured on it too. The reason given: {openings['reason']}")
     facts = [["evaluated with potstill", provenance["potstill"]], ["evaluated at", evaluation["measured"].get("at")]]
     facts += [["data", data["fingerprint"]], ["test manifest", data.get("manifest")]]
     facts += [[f"teacher {path}", print_] for path, print_ in (provenance.get("teacher") or {}).items()]
