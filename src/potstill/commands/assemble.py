@@ -124,7 +124,8 @@ def assemble_models(config: TrainConfig, source: Source, objective: Objective) -
         checkpoint_activations(student)
     if source.task.is_text:
         can_pack = not any(getattr(config.hardware, option) for option in NO_PACKING_WITH)
-        set_packing(student, config.hardware.packing if can_pack else "off", "student")
+        packing = config.hardware.packing if can_pack else "off"
+        set_packing(student, packing, "student", kind=config.hardware.packed_attention, is_trained=True)
     locate(objective, student, teacher)
     _check_taps(objective, student, teacher)
     if not objective.is_taught:
@@ -155,7 +156,7 @@ def signal_source(config: TrainConfig, source: Source, teacher: nn.Module, objec
     for key, model in zip(config.teacher.models, models, strict=True):
         sources[key] = live = live_teacher(model, source, key)  # type: ignore[arg-type]
         if source.task.is_text:
-            set_packing(live.model, config.hardware.packing, key)
+            set_packing(live.model, config.hardware.packing, key, kind=config.hardware.packed_attention)
         if config.teacher.cache.dir:
             sources[key] = cached_teacher(config, source, objective.needs_teacher, live)
         if config.teacher.remember:
