@@ -54,6 +54,7 @@ def test_a_number_that_must_be_positive_is(key, value):
         (["hardware.packed_attention=flex"], "hardware.packed_attention"),
         ([*FLEX, "hardware.packing=off"], "hardware.packed_attention"),
         ([*FLEX, "hardware.compile=true"], "hardware.packed_attention"),
+        ([*FLEX, "teacher.compile=true"], "hardware.packed_attention"),
     ],
 )
 def test_combinations_that_cannot_work_are_refused(overrides, key):

@@ -250,6 +250,8 @@ def _hardware(config: TrainConfig) -> None:
 
 def _packing(config: TrainConfig) -> None:
     hardware = config.hardware
+    against = {f"hardware.{option}": getattr(hardware, option) for option in NO_PACKING_WITH}
+    against["teacher.compile"] = config.teacher.compile
     asked = {"packing": ("on", "auto"), "packed_attention": ("flex", "groups")}  # what has to pack, and what need not
     for name, (value, instead) in asked.items():
         key = f"hardware.{name}"
@@ -257,10 +259,9 @@ def _packing(config: TrainConfig) -> None:
             continue
         if config.data.task == "image_classification":
             raise UserError(key, value, "has no effect on images: they have no padding.", "Leave it out.")
-        for option in NO_PACKING_WITH:
-            if getattr(hardware, option):
-                problem = f"does not go with hardware.{option}, which runs layers where nobody could pack."
-                raise UserError(key, value, problem, f"Set {key}={instead}, or hardware.{option}=false")
+        for option in filter(against.get, against):
+            problem = f"does not go with {option}, which runs layers where nobody could pack."
+            raise UserError(key, value, problem, f"Set {key}={instead}, or {option}=false")
     if hardware.packed_attention == "flex" and hardware.packing == "off":
         problem = "has no effect with hardware.packing=off: no text is packed."
         raise UserError("hardware.packed_attention", "flex", problem, "Set hardware.packing=auto, or leave it out.")
