@@ -267,6 +267,15 @@ def test_every_recipe_is_planned(recipe, preset, tmp_path):
             assert typed(stage.config, MineConfig).seed == 3
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("keeps_last", "kept"), [(True, "student_2"), (False, "student_1")])
+def test_a_round_that_gained_nothing_is_not_what_is_evaluated(keeps_last, kept, tmp_path):
+    given = ["recipe=loop"]
+    options = typed(composed("run", [*given, f"run.dir={tmp_path}"]), RecipeCommandConfig)
+    last = plan(options, tmp_path, given, num_rounds=2, keeps_last=keeps_last)[-1]
+    assert last.config.run == str(tmp_path / kept)
+
+
 @pytest.mark.parametrize("option", groups()["bar"])
 def test_every_bar_composes_and_builds_its_slices(option):
     bar = typed(composed("evaluate", ["run=x", f"bar={option}"]), EvaluateConfig).bar
