@@ -58,7 +58,7 @@ def main(config: DictConfig) -> int:
 
 
 def _gain_of(stage: Stage) -> dict[str, Any]:
-    """What a round gained, and why no other should follow, where the stage was asked that; also where it was skipped."""
+    """What a round gained, and why no other should follow, where the stage was asked that."""
     return json.loads(stage.output.read_text(encoding="utf-8")) if stage.command == "gain" else {}
 
 
