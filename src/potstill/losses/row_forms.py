@@ -75,6 +75,7 @@ class Block:
     labels: Tensor
     _students: dict[float, Distribution] = field(default_factory=dict)
     _teachers: dict[float, Distribution] = field(default_factory=dict)
+    _gaps: dict[float, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def q(self, temperature: float) -> Distribution:
         if temperature not in self._students:
@@ -87,11 +88,14 @@ class Block:
             self._teachers[temperature] = distribution(self.target, temperature)
         return self._teachers[temperature]
 
-    def kl(self, temperature: float) -> Tensor:
-        """KL(teacher || student), `[R]`."""
-        p, q = self.p(temperature), self.q(temperature)
-        gap_R = dot(p.probabilities, p.logits) - dot(p.probabilities, q.logits)
-        return gap_R - p.log_normaliser + q.log_normaliser
+    def kl_and_entropy(self, temperature: float) -> tuple[Tensor, Tensor]:
+        """KL(teacher || student), and the teacher's entropy, `[R]`."""
+        if temperature not in self._gaps:
+            p, q = self.p(temperature), self.q(temperature)
+            own_R = dot(p.probabilities, p.logits)
+            kl_R = own_R - dot(p.probabilities, q.logits) - p.log_normaliser + q.log_normaliser
+            self._gaps[temperature] = kl_R, p.log_normaliser - own_R
+        return self._gaps[temperature]
 
     def log_ratio(self, temperature: float) -> Tensor:
         """log q - log p, `[R, C]`."""
@@ -176,7 +180,7 @@ def _take_at(places_R1: Tensor, amounts_R: Tensor, gradient_RC: Tensor) -> None:
 
 
 def _forward_kl(block: Block, form: Form, slope_R: Tensor, gradient_RC: Tensor) -> Tensor:  # noqa: ARG001
-    return block.kl(form.temperature)
+    return block.kl_and_entropy(form.temperature)[0]
 
 
 def _forward_ce(block: Block, form: Form, slope_R: Tensor, gradient_RC: Tensor) -> Tensor:  # noqa: ARG001

@@ -21,7 +21,7 @@ from torch import Tensor
 from potstill.losses import sparse_rows
 from potstill.losses.heads import Finish, HeadInput
 from potstill.losses.precision import upcast
-from potstill.losses.row_forms import Block, Form, blocks, centred, dot, values_and_gradient
+from potstill.losses.row_forms import Block, Form, blocks, centred, values_and_gradient
 from potstill.losses.sparse import SparseLogits, merged
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
@@ -179,8 +179,9 @@ def _by_autograd(
 
 def _diagnosed(block: Block) -> list[Tensor]:
     """In the order of `DIAGNOSED`: nats, nats, and 1.0 where the teacher's first class is the student's."""
-    p = block.p(1.0)
-    entropy_R = p.log_normaliser - dot(p.probabilities, p.logits)
-    first_R1 = p.logits.argmax(dim=-1, keepdim=True)
-    agreement_R = block.student.gather(-1, first_R1).squeeze(-1) == 0.0
-    return [entropy_R, block.kl(1.0), agreement_R.to(entropy_R.dtype)]
+    assert block.target is not None
+    kl_R, entropy_R = block.kl_and_entropy(1.0)
+    agrees_R = (block.student + block.target).amax(
+        dim=-1
+    ) == 0.0  # a class is the first of both; argmax is four times as slow
+    return [entropy_R, kl_R, agrees_R.to(entropy_R.dtype)]
