@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 from torch.nn.attention import flex_attention
 from transformers import masking_utils
 
 from potstill.errors import UserError
 from potstill.losses.divergence import forward_kl
+from potstill.models import packed_attention
 from potstill.models.forward import forward
 from potstill.models.packing import layout_of, packed_by, packs, set_packing
 from potstill.models.task import TASKS
@@ -89,8 +91,7 @@ def test_groups_have_a_mask_only_where_there_is_something_to_hide(
     """Kernels that need no mask are out of reach with one; and a whole one has as many numbers as tokens squared."""
     seen = []
     monkeypatch.setattr(
-        "potstill.models.packed_attention.sdpa_mask",
-        lambda **given: seen.append(masking_utils.sdpa_mask(**given)) or seen[-1],
+        *(packed_attention, "sdpa_mask"), lambda **given: seen.append(masking_utils.sdpa_mask(**given)) or seen[-1]
     )
     model, task = tiny_model(model_type, "text_classification"), TASKS["text_classification"]
     set_packing(model, "on", "student")
@@ -99,3 +100,25 @@ def test_groups_have_a_mask_only_where_there_is_something_to_hide(
     forward(model, batch_of("text_classification"), task, task.output)
     assert len(seen) == len(set(LENGTHS)) - 1  # the texts of 8 and 9 tokens are one group
     assert sum(mask is not None for mask in seen) == num_masked
+
+
+@pytest.mark.thorough
+def test_what_is_compiled_for_two_batches_serves_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their lengths differ, and so do the functions that say what a text sees: each is made for one batch."""
+    torch.compiler.reset()
+    counter = CompileCounter()
+    make, attend = (
+        torch.compile(each, backend=counter)
+        for each in (flex_attention.create_block_mask, flex_attention.flex_attention)
+    )
+    monkeypatch.setattr(packed_attention, "create_block_mask", make)
+    for number in range(10):
+        attended = torch.arange(60 + number) < torch.tensor([60 + number, 5 + 2 * number, 20, 3]).unsqueeze(1)
+        sees = masking_utils.sliding_window_causal_mask_function(7)
+        rule = packed_attention.rule(mask_function=sees, attention_mask=attended)
+        layout = layout_of(attended, kind="flex")
+        assert layout is not None
+        blocks = layout.masks(rule)
+        with torch.no_grad():
+            attend(*torch.randn(3, 1, 2, len(layout.slots), 16), block_mask=blocks)
+    assert counter.frame_count == 4  # each for the first lengths, and for all others
