@@ -28,6 +28,7 @@ from potstill.data.batch import Batch
 from potstill.data.microbatch import cut
 from potstill.losses.divergence import forward_kl
 from potstill.models.forward import forward
+from potstill.models.packed_attention import GROUPS
 from potstill.models.packing import set_packing
 from potstill.models.task import TASKS
 
@@ -168,7 +169,7 @@ class Steps:
 
     def _choose(self, choice: str) -> None:
         for model in (self.student, self.teacher):
-            model.packs_texts = choice == "on"  # type: ignore[assignment]
+            model.packs_texts = GROUPS if choice == "on" else None  # type: ignore[assignment]
 
     def slots_per_token(self, choice: str, batches: list[Batch]) -> float:
         for model in (self.student, self.teacher):

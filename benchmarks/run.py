@@ -34,6 +34,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "overhead": ("cpu", "gpu"),
     "precision": ("cpu", "gpu"),
     "sparse_head": ("cpu", "gpu"),
+    "packed_attention": ("cpu", "gpu"),
     "padding": ("smoke", "cpu", "gpu"),
     "sweep": ("cpu", "gpu"),
 }

@@ -13,6 +13,7 @@ from potstill.config.compose import composed, typed
 from potstill.config.schema import CacheConfig, TrainConfig
 from potstill.config.validate import validate
 from potstill.errors import UserError
+from potstill.models.packing import packs
 from potstill.signals.cached import CachedTeacher, caches_within
 
 TINY = ("n_embd=8", "n_layer=1", "n_head=1", "n_positions=32")
@@ -62,6 +63,8 @@ def test_a_teacher_is_compiled_where_asked_for(tmp_path: Path, monkeypatch: pyte
     plain, compiled = (teacher_of(f"teacher.compile={asked}").live.model for asked in ("false", "true"))
     assert plain._compiled_call_impl is None
     assert compiled._compiled_call_impl is not None
+    assert packs(plain)
+    assert not packs(compiled), "it would be compiled anew for the lengths of every batch"
 
 
 @pytest.mark.parametrize("change", EFFECTS)

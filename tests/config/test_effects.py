@@ -24,7 +24,7 @@ from potstill.commands.recording import make_loggers
 from potstill.config import mine_schema, schema
 from potstill.config.schema import HardwareConfig, TrainConfig
 from potstill.errors import UserError
-from potstill.models.packing import packs
+from potstill.models.packing import packed_by, packs
 from tests.config.fields import OF_EVALUATION, OF_TEXT, fields
 from tests.config.of_audits import OF_AUDITS
 from tests.config.of_mining import OF_MINING
@@ -220,6 +220,7 @@ EFFECTS: dict[str, Row] = {
         lambda p: len(list(p.module._pieces(p.batches[0]))),
     ),
     "hardware.packing": (TEXT, "hardware.packing=off", lambda p: packs(p.models.student)),
+    "hardware.packed_attention": (TEXT, "hardware.packed_attention=flex", lambda p: packed_by(p.models.student)),
     "hardware.num_workers": (TEXT, "hardware.num_workers=1", lambda p: p.source.data.train_dataloader().num_workers),
     "logger": (
         *(["logger=csv"], "logger=none"),

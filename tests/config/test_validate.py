@@ -7,6 +7,8 @@ from potstill.config.schema import TrainConfig
 from potstill.config.validate import CHOICES, POSITIVE, validate
 from potstill.errors import UserError
 
+FLEX = ["data.task=text_classification", "hardware.packed_attention=flex"]
+
 
 def refusal(*overrides: str) -> UserError:
     config = typed(composed("train", overrides), TrainConfig)
@@ -48,6 +50,11 @@ def test_a_number_that_must_be_positive_is(key, value):
         (["student=pretrained"], "student.init"),
         (["~student"], "student.config"),
         (["teacher.remember=true", "data.task=causal_lm"], "teacher.remember"),
+        (["hardware.packing=on"], "hardware.packing"),
+        (["hardware.packed_attention=flex"], "hardware.packed_attention"),
+        ([*FLEX, "hardware.packing=off"], "hardware.packed_attention"),
+        ([*FLEX, "hardware.compile=true"], "hardware.packed_attention"),
+        ([*FLEX, "teacher.compile=true"], "hardware.packed_attention"),
     ],
 )
 def test_combinations_that_cannot_work_are_refused(overrides, key):

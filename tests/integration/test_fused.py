@@ -163,6 +163,14 @@ def test_a_layer_that_does_more_than_its_low_rank_parts_is_left_alone() -> None:
     assert output_layer(adapted(factor=1.1)) is None
 
 
+def test_a_trained_part_that_has_not_moved_yet_is_not_forgotten() -> None:
+    student = adapted()
+    layer = student.get_output_embeddings()
+    layer.register_parameter("magnitude", torch.nn.Parameter(torch.ones(layer.weight.shape[0])))
+    layer.register_forward_hook(lambda layer, _rows, logits: layer.magnitude * logits)
+    assert output_layer(student) is None
+
+
 def test_a_frozen_head_is_fused_and_costs_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Products, "add_weight_gradient", lambda *_: pytest.fail("a gradient that nobody asked for"))
     steps = []

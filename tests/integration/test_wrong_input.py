@@ -127,8 +127,13 @@ MORE = {
     "logger's option": (["logger.project=3"], ["logger.project=3", "not text"]),
     "option of nothing": (["logger=none", "logger.project=x"], ["logger.project='x'", "null"]),
     "precision": (["hardware.precision=17"], ["hardware.precision='17'", "There are: 16-mixed, 32"]),
+    "an accelerator's attention on a CPU": (
+        [*TEXT, "hardware.packed_attention=flex"],
+        ["hardware.packed_attention='flex'", "on CPUs", "hardware.packed_attention=groups"],
+    ),
     "accelerator": (["hardware.accelerator=abc"], ["hardware.accelerator='abc'", "hardware=cpu"]),
     "unreadable override": (["seed=[1"], ["seed='[1'", "key=value"]),
+    "a = in a list": (["logger.tags=[a=1,b=2]"], ["logger.tags='[a=1,b=2]'", """'logger.tags=["a=1","b=2"]'"""]),
     "misspelt key of an architecture": (["+student.config.hidden_size=3"], ["student.config.hidden_size=3", "Nearest"]),
     "flag": (["--cfgg"], ["'--cfgg'", "Nearest: '--cfg'"]),
     "run to start from": (["--from", "nowhere"], ["--from=", "nowhere", "holds no config.yaml"]),

@@ -101,7 +101,7 @@ def _read(config: TrainConfig, *, labelled_only: bool) -> Source:
     )
     names = None if task.is_embedding else names  # its models know no labels
     if isinstance(splits, GeneratedText):
-        return Source(task, data, names, tokenizer, splits.licence, splits.left_out)
+        return Source(task, data, names, tokenizer, splits.licence_records, splits.left_out)
     return Source(task, data, names, tokenizer)
 
 
@@ -124,7 +124,8 @@ def assemble_models(config: TrainConfig, source: Source, objective: Objective) -
         checkpoint_activations(student)
     if source.task.is_text:
         can_pack = not any(getattr(config.hardware, option) for option in NO_PACKING_WITH)
-        set_packing(student, config.hardware.packing if can_pack else "off", "student")
+        packing = config.hardware.packing if can_pack else "off"
+        set_packing(student, packing, "student", kind=config.hardware.packed_attention, is_trained=True)
     locate(objective, student, teacher)
     _check_taps(objective, student, teacher)
     if not objective.is_taught:
@@ -151,11 +152,12 @@ def signal_source(config: TrainConfig, source: Source, teacher: nn.Module, objec
         problem = "keeps what is met again, and data.pair_by_label draws new pairs for every epoch."
         raise UserError("teacher.remember", True, problem, "Set teacher.remember=false")
     models = teacher if isinstance(teacher, nn.ModuleList) else [teacher]
+    packing = "off" if config.teacher.compile else config.hardware.packing  # else compiled anew for each batch
     sources = {}
     for key, model in zip(config.teacher.models, models, strict=True):
         sources[key] = live = live_teacher(model, source, key)  # type: ignore[arg-type]
         if source.task.is_text:
-            set_packing(live.model, config.hardware.packing, key)
+            set_packing(live.model, packing, key, kind=config.hardware.packed_attention)
         if config.teacher.cache.dir:
             sources[key] = cached_teacher(config, source, objective.needs_teacher, live)
         if config.teacher.remember:

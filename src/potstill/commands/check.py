@@ -43,6 +43,9 @@ def _num_devices(hardware: HardwareConfig) -> int:
     if options["precision"] == "16-mixed" and training_device(hardware.accelerator).type == "cpu":
         problem = "is for accelerators: a CPU has no fast float16, and Lightning would take bfloat16 in silence."
         raise UserError("hardware.precision", "16-mixed", problem, "Set hardware.precision=bf16-mixed")
+    if hardware.packed_attention == "flex" and training_device(hardware.accelerator).type == "cpu":
+        problem = "is for accelerators: torch has no gradient of it on CPUs, where groups are faster anyway."
+        raise UserError("hardware.packed_attention", "flex", problem, "Set hardware.packed_attention=groups")
     launched = launched_place()
     num_nodes = launched.num_nodes if launched else 1
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}

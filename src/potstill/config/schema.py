@@ -169,6 +169,7 @@ class HardwareConfig:
     fused_head: bool = True  # language models: logits a chunk of rows at a time, where the terms allow it
     logits_dtype: str = "float32"  # of these chunks: float32 | bfloat16, which is fast and less exact
     packing: str = "auto"  # auto | on | off: compute no padding in a text model's layers
+    packed_attention: str = "groups"  # of packed texts: groups, one call of SDPA a length; flex, one kernel for all
     activation_checkpointing: bool = False  # keep a block's input only, and run it again in the backward pass
     shard_teacher: bool = False  # fsdp: the teacher's parameters over the ranks as well
     cpu_offload: bool = False  # fsdp: parameters and optimizer in CPU memory

@@ -36,6 +36,7 @@ CHOICES = {
     "hardware.strategy": ("auto", "ddp", "fsdp"),
     "hardware.logits_dtype": ("float32", "bfloat16"),
     "hardware.packing": ("auto", "on", "off"),
+    "hardware.packed_attention": ("groups", "flex"),
     "hardware.precision": ("32", "bf16-mixed", "bf16-true", "16-mixed"),
 }
 
@@ -248,14 +249,22 @@ def _hardware(config: TrainConfig) -> None:
 
 
 def _packing(config: TrainConfig) -> None:
-    if config.hardware.packing != "on":
-        return
-    if config.data.task == "image_classification":
-        raise UserError("hardware.packing", "on", "has no effect on images: they have no padding.", "Leave it out.")
-    for option in NO_PACKING_WITH:
-        if getattr(config.hardware, option):
-            problem = f"does not go with hardware.{option}, which runs layers where nobody could pack."
-            raise UserError("hardware.packing", "on", problem, f"Set hardware.packing=auto, or hardware.{option}=false")
+    hardware = config.hardware
+    against = {f"hardware.{option}": getattr(hardware, option) for option in NO_PACKING_WITH}
+    against["teacher.compile"] = config.teacher.compile
+    asked = {"packing": ("on", "auto"), "packed_attention": ("flex", "groups")}  # what has to pack, and what need not
+    for name, (value, instead) in asked.items():
+        key = f"hardware.{name}"
+        if getattr(hardware, name) != value:
+            continue
+        if config.data.task == "image_classification":
+            raise UserError(key, value, "has no effect on images: they have no padding.", "Leave it out.")
+        for option in filter(against.get, against):
+            problem = f"does not go with {option}, which runs layers where nobody could pack."
+            raise UserError(key, value, problem, f"Set {key}={instead}, or {option}=false")
+    if hardware.packed_attention == "flex" and hardware.packing == "off":
+        problem = "has no effect with hardware.packing=off: no text is packed."
+        raise UserError("hardware.packed_attention", "flex", problem, "Set hardware.packing=auto, or leave it out.")
 
 
 def _term_gradients(config: TrainConfig) -> None:

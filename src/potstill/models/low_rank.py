@@ -29,7 +29,7 @@ class LowRank:
 
 
 def low_rank_of(layer: Any) -> LowRank | None:
-    """The parts of a layer that has one active low-rank part; None of any other layer."""
+    """The parts of a layer that has one active low-rank part, and trains nothing beside it; None of any other layer."""
     base, names = getattr(layer, "base_layer", None), getattr(layer, "active_adapters", ())
     if type(base) is not nn.Linear or len(names) != 1 or getattr(layer, "merged", False):
         return None
@@ -40,6 +40,9 @@ def low_rank_of(layer: Any) -> LowRank | None:
     down, up, scale = (part[name] for part in parts)
     dropouts = getattr(layer, "lora_dropout", {})
     dropout = dropouts[name] if name in dropouts else nn.Identity()
+    known = {id(each) for each in nn.ModuleList([base, down, dropout, up]).parameters()}
+    if any(each.requires_grad and id(each) not in known for each in layer.parameters()):
+        return None  # DoRA's magnitudes: asked before they have moved, the layer would do as told
     return LowRank(base, down, dropout, up.weight, float(scale))
 
 
