@@ -107,10 +107,8 @@ def test_what_is_compiled_for_two_batches_serves_all(monkeypatch: pytest.MonkeyP
     """Their lengths differ, and so do the functions that say what a text sees: each is made for one batch."""
     torch.compiler.reset()
     counter = CompileCounter()
-    make, attend = (
-        torch.compile(each, backend=counter)
-        for each in (flex_attention.create_block_mask, flex_attention.flex_attention)
-    )
+    both: Any = (flex_attention.create_block_mask, flex_attention.flex_attention)
+    make, attend = (torch.compile(each, backend=counter) for each in both)
     monkeypatch.setattr(packed_attention, "create_block_mask", make)
     for number in range(10):
         attended = torch.arange(60 + number) < torch.tensor([60 + number, 5 + 2 * number, 20, 3]).unsqueeze(1)
@@ -118,7 +116,7 @@ def test_what_is_compiled_for_two_batches_serves_all(monkeypatch: pytest.MonkeyP
         rule = packed_attention.rule(mask_function=sees, attention_mask=attended)
         layout = layout_of(attended, kind="flex")
         assert layout is not None
-        blocks = layout.masks(rule)
+        blocks: Any = layout.masks(rule)
         with torch.no_grad():
             attend(*torch.randn(3, 1, 2, len(layout.slots), 16), block_mask=blocks)
     assert counter.frame_count == 4  # each for the first lengths, and for all others
