@@ -116,6 +116,13 @@ class DistillationModule(pl.LightningModule):
         self.val_loss, self.val_accuracy = MeanMetric(), MeanMetric()
         self.val_texts = ValidationTexts()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """What was no parameter, module or buffer, and stays none, is not looked for among these, as at every step."""
+        if name in self.__dict__ and not isinstance(value, Tensor | nn.Module):
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     def prepare(self, batch: Batch) -> None:
         """Show the terms one batch before training: projectors get their widths, impossible shapes are refused.
 
@@ -290,7 +297,8 @@ class DistillationModule(pl.LightningModule):
     def _pieces(self, batch: Batch) -> list[Batch]:
         """Micro-batches, equally many on every rank: at each backward, the ranks wait for each other."""
         pieces = cut(batch, self.max_examples, self.max_tokens, packs=packs(self.student))
-        return pieces + [batch.empty()] * (max_over_ranks(len(pieces)) - len(pieces))
+        num_missing = max_over_ranks(len(pieces)) - len(pieces)
+        return pieces + [batch.empty() for _ in range(num_missing)]
 
     def _without_synchronisation(self) -> AbstractContextManager:
         """Replicas add gradients up on their own until the last micro-batch; shards do not, which would take memory."""

@@ -106,6 +106,7 @@ class Objective(nn.Module):
             _admit_schedules(term, self.schedules.get(name, {}))
         self.terms = nn.ModuleDict(terms)
         self._terms = dict(terms)  # the same, typed, and found without a walk through modules
+        self._asked = {name for term in terms.values() for name in _parameters(term.forward)}
         self.fusing = Options()
         self.compared: dict[str, Tensor] = {}  # of the last step, for its `Step.compared`; FSDP hands `forward` a copy
 
@@ -127,8 +128,7 @@ class Objective(nn.Module):
     @property
     def is_taught(self) -> bool:
         """Whether any term asks a teacher; known before the taps of layers are (`Term.locate`)."""
-        parameters = (name for term in self._terms.values() for name in _parameters(term.forward))
-        return any(name.startswith("teacher_") for name in parameters)
+        return any(name.startswith("teacher_") for name in self._asked)
 
     @property
     def labelled_only(self) -> bool:
@@ -279,8 +279,7 @@ class Objective(nn.Module):
     def _needs(self, who: str) -> Needs:
         terms = self._terms.values()
         paths = {path: None for term in terms for path in getattr(term, f"{who}_taps")}  # in order, without repeats
-        asked = {kind: any(_asks(term, f"{who}_{kind}") for term in terms) for kind in ("logits", "embeddings")}
-        return Needs(taps=tuple(paths), **asked)
+        return Needs(taps=tuple(paths), **{kind: f"{who}_{kind}" in self._asked for kind in ("logits", "embeddings")})
 
 
 def _bound(term: Term) -> tuple[Callable[..., Any], ...]:

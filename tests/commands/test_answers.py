@@ -44,20 +44,57 @@ def plan(made: Source, **options: Any) -> Plan:
 
 def test_a_limit_takes_the_same_prompts_however_the_file_is_sorted():
     forwards, backwards = (plan(source(order), limit=5) for order in (NUMBERS, NUMBERS[::-1]))
-    assert sorted(forwards.references) == sorted(backwards.references)
-    assert len(forwards.references) == 5
+    assert sorted(forwards.prompts.references) == sorted(backwards.prompts.references)
+    assert len(forwards.prompts.references) == 5
     assert forwards.num_prompts == 12
-    assert set(plan(source(), limit=3).references) < set(forwards.references)
-    assert len(plan(source(), limit=None).references) == 12
+    assert set(plan(source(), limit=3).prompts.references) < set(forwards.prompts.references)
+    assert len(plan(source(), limit=None).prompts.references) == 12
     assert plan_answers(AnswersConfig(limit=0), MODELS, source()) is None
 
 
 def test_a_prompt_is_what_the_student_saw_before_the_answer():
     found = plan(source(), limit=None)
     table = source().data.examples["test"]
-    for place, example in enumerate(found.example.tolist()):
-        assert TOKENIZER.decode(found.ids[place], skip_special_tokens=True) == table["prompt"][example]
-        assert found.references[place] == table["completion"][example]
+    for place, example in enumerate(found.prompts.example.tolist()):
+        assert TOKENIZER.decode(found.prompts.ids[place], skip_special_tokens=True) == table["prompt"][example]
+        assert found.prompts.references[place] == table["completion"][example]
+
+
+def conversation(number: int, *, num_turns: int = 2) -> list[dict[str, str]]:
+    turns = [{"role": "user", "content": f"which {number}"}, {"role": "assistant", "content": f"#### {number}"}]
+    return turns * (num_turns // 2) + turns[: num_turns % 2]
+
+
+def chats(*conversations: list[dict[str, str]], template: str = examples.CHAT) -> Source:
+    tokenizer = examples.tokenizer(chat_template=template)
+    config = examples.config(task="causal_lm", columns=ColumnsConfig(messages="m"), slices=[], max_length=64)
+    made = Dataset.from_dict({"m": list(conversations)})
+    data = examples.build(dict.fromkeys(("train", "validation", "test"), made), config, tokenizer=tokenizer)
+    return Source(TASKS["causal_lm"], data, None, tokenizer)
+
+
+def test_of_a_conversation_the_last_answer_is_asked_for(caplog):
+    begun, unanswered = conversation(2, num_turns=3), conversation(3)[:1]
+    long = [*conversation(4), {"role": "user", "content": "rent " * 70}, *conversation(5)[1:]]
+    made = chats(conversation(1), conversation(6, num_turns=4), begun, unanswered, long)
+    found = plan(made, limit=None)
+    assert found.prompts.example.tolist() == [0, 1, 2], "of the others one has no answer, and one no room for it"
+    assert found.prompts.references == ["#### 1", "#### 6", "#### 2"]
+    said = [str(TOKENIZER.decode(ids)) for ids in found.prompts.ids]
+    assert said[0] == "[user] which 1\n[assistant] "
+    assert said[1] == "[user] which 6\n[assistant] #### 6\n[user] which 6\n[assistant] "
+    assert said[2] == "[user] which 2\n[assistant] "
+    assert (found.judged_by, found.num_prompts) == ("number", 4)
+    assert len(plan(made, limit=1).prompts.ids) == 1
+    assert plan_answers(AnswersConfig(), MODELS, chats(long)) is None
+    assert "leaves room for an answer" in caplog.text
+
+
+def test_the_mark_at_the_end_of_a_turn_ends_an_answer():
+    marked = examples.CHAT.replace("\n{% endfor", "<|end|>\n{% endfor")
+    assert plan(chats(conversation(1), template=marked)).prompts.ends == (TOKENIZER.eos_token_id,)
+    assert plan(chats(conversation(1))).prompts.ends == ()
+    assert plan(source()).prompts.ends == ()
 
 
 @pytest.mark.parametrize(
@@ -76,7 +113,7 @@ def test_answers_are_judged_by_their_number_where_references_mark_one(ending, an
 
 
 def test_all_models_get_the_room_that_the_smallest_has(caplog):
-    longest = max(map(len, plan(source(), limit=None).ids))
+    longest = max(map(len, plan(source(), limit=None).prompts.ids))
     with caplog.at_level(logging.WARNING):
         found = plan(source(), max_new_tokens=2000)
     assert found.max_new_tokens == MODELS["student"].model.config.n_positions - longest  # type: ignore[union-attr,operator]

@@ -25,7 +25,7 @@ def run_with(directory: Path, *records: dict[str, Any]) -> str:
 
 
 def test_duties_are_inherited_from_teachers_and_from_what_the_student_begins_with(tmp_path: Path) -> None:
-    source = Source(None, None, None, None, OWN)  # type: ignore[arg-type]
+    source = Source(None, None, None, None, [OWN])  # type: ignore[arg-type]
     teacher = TeacherConfig(path=run_with(tmp_path / "teacher", OTHER))
     student = StudentConfig(path=run_with(tmp_path / "before", OWN, OTHER))
     assert licence_records(TrainConfig(teacher=teacher, student=student), source) == [OWN, OTHER]

@@ -37,7 +37,7 @@ from tests.config.resolved import resolved
 from tests.losses.registry import EMBEDDING_TERMS
 
 PRESETS = [None, *(pytest.param(preset, marks=pytest.mark.thorough) for preset in groups()["debug"])]
-WRITERS = ("clinc150_text", "gsm8k_text")
+WRITERS = ("clinc150_text", "clinc150_writer", "gsm8k_text")
 OF_GENERATE = [("teacher", option) for option in ("openai_compatible", "local_text", "vllm", *WRITERS)]
 OF_GENERATE += [("generation", option) for option in groups()["generation"]]
 CHOICES = [
@@ -129,7 +129,7 @@ def test_every_option_composes_with_every_preset(group, option, preset, stand_in
 
 @pytest.mark.parametrize(("group", "option"), OF_GENERATE)
 def test_every_option_of_generate_composes(group, option):
-    place = "path=x" if option in ("local_text", "vllm", "gsm8k_text") else "base_url=http://x"
+    place = "path=x" if option in ("local_text", "vllm", "clinc150_writer", "gsm8k_text") else "base_url=http://x"
     overrides = ["data.source.train=x", "teacher.model=x", "teacher.revision=1", f"teacher.endpoint.{place}"]
     overrides += [f"{group}={option}", *(["generation.labels=[a,b]"] if option == "label" else [])]
     config = typed(composed("generate", overrides), GenerateConfig)
@@ -265,6 +265,15 @@ def test_every_recipe_is_planned(recipe, preset, tmp_path):
             assert (config.run.experiment == "debug") == (preset is not None)
         elif stage.command == "mine":
             assert typed(stage.config, MineConfig).seed == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("keeps_last", "kept"), [(True, "student_2"), (False, "student_1")])
+def test_a_round_that_gained_nothing_is_not_what_is_evaluated(keeps_last, kept, tmp_path):
+    given = ["recipe=loop"]
+    options = typed(composed("run", [*given, f"run.dir={tmp_path}"]), RecipeCommandConfig)
+    last = plan(options, tmp_path, given, num_rounds=2, keeps_last=keeps_last)[-1]
+    assert last.config.run == str(tmp_path / kept)
 
 
 @pytest.mark.parametrize("option", groups()["bar"])

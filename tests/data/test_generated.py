@@ -53,7 +53,8 @@ def test_without_options_a_student_learns_what_was_said(tmp_path: Path) -> None:
     splits = generated(export(tmp_path, ANSWERED), tasks=SAID)
     assert rows_of(splits["train"], "prompt", "completion") == [(row["prompt"], row["raw"]) for row in ANSWERED]
     assert set(splits["train"]["weight"][:]) == {1.0}
-    assert (splits.left_out, splits.licence["model"]) == ([], "m")
+    [record] = splits.licence_records
+    assert (splits.left_out, record["model"]) == ([], "m")
 
 
 def test_answer_and_rationale_are_two_tasks_and_each_counts_by_its_weight(tmp_path: Path) -> None:

@@ -102,3 +102,5 @@ def test_a_tokenizer_without_template_and_a_refused_conversation_are_the_users_t
     with pytest.raises(UserError, match="the first turn must be the user") as error:
         conversations(tokenizer(chat_template=strict), [MESSAGES])
     assert error.value.key == "data.columns.messages"
+    with pytest.raises(UserError, match="the assistant begins"):
+        conversations(tokenizer(chat_template=CHAT), [MESSAGES[1:]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -58,6 +59,8 @@ def test_an_answer_that_ends_by_itself_is_not_cut_off():
     ended = write(tested, PROMPTS[:1], decoding())
     assert (ended.truncated, free.texts[0].startswith(ended.texts[0])) == ((False,), True)
     assert len(ended.texts[0]) < len(free.texts[0])
+    told = write(model(), PROMPTS[:1], replace(decoding(), ends=(first[2],)))
+    assert told == ended
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])

@@ -61,5 +61,24 @@ def test_answers_are_in_the_evaluation_and_in_all_that_is_made_of_it(potstill):
     assert (pair["metric"], pair["n"], pair["discordant"]) == ("numeric_match", 12, [0, 0])
 
 
+@pytest.mark.slow
+def test_conversations_are_answered_from_the_command_line(potstill):
+    for path, numbers in (("train.jsonl", range(40)), ("test.jsonl", range(40, 64))):
+        asked = [
+            ({"role": "user", "content": f"which {n}"}, {"role": "assistant", "content": f"#### {n}"}) for n in numbers
+        ]
+        Path(path).write_text("\n".join(json.dumps({"chat": turns}) for turns in asked), encoding="utf-8")
+    examples.tokenizer(chat_template=examples.CHAT).save_pretrained("tokenizer")
+    data = (*DATA[:-2], "data.columns={text: null, label: null, messages: chat}")
+    made = potstill("train", *data, *STUDENT, "loss=ce", "teacher=none", "debug=one_batch", "run.dir=student")
+    assert made.code == 0, made.err
+    judged = potstill("evaluate", "run=student", "logger=none", "mixes=[]", *ANSWERS, "bar=none")
+    assert judged.code == 0, judged.err
+    found = evaluation()
+    assert (found["metric"], found["generation"]["n"], found["generation"]["num_prompts"]) == ("numeric_match", 12, 24)
+    assert found["models"]["student"]["overall"]["generation"]["n"] == 12
+    assert "Answers to 12 of 24 prompts" in Path("student/report.html").read_text(encoding="utf-8")
+
+
 def evaluation(directory: str = "student") -> dict[str, Any]:
     return json.loads(Path(directory, "evaluation.json").read_text())

@@ -133,6 +133,7 @@ MORE = {
     ),
     "accelerator": (["hardware.accelerator=abc"], ["hardware.accelerator='abc'", "hardware=cpu"]),
     "unreadable override": (["seed=[1"], ["seed='[1'", "key=value"]),
+    "a = in a list": (["logger.tags=[a=1,b=2]"], ["logger.tags='[a=1,b=2]'", """'logger.tags=["a=1","b=2"]'"""]),
     "misspelt key of an architecture": (["+student.config.hidden_size=3"], ["student.config.hidden_size=3", "Nearest"]),
     "flag": (["--cfgg"], ["'--cfgg'", "Nearest: '--cfg'"]),
     "run to start from": (["--from", "nowhere"], ["--from=", "nowhere", "holds no config.yaml"]),

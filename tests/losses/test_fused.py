@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import replace
 from typing import Any
@@ -347,6 +348,20 @@ def test_a_row_that_is_not_finite_is_seen() -> None:
         teacher.hidden[4] = math.nan
     found = fused(student, teacher, labels(), {"jsd": TERMS["jsd"]}, {"jsd": 1.0})
     assert (~found.values["jsd"].isfinite()).nonzero().flatten().tolist() == [4]
+
+
+@pytest.mark.slow
+@pytest.mark.thorough
+def test_compiled_row_math_is_one_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In pieces it was slower than not compiled, and nobody saw."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, fullgraph=True))
+    row_math._compiled.cache_clear()
+    student, teacher = rows(D_STUDENT, torch.float32), rows(D_TEACHER, torch.float32, seed=1)
+    names = ("ce", "smoothed", "forward_kl", "tvd")
+    terms = {name: TERMS[name] for name in names}
+    options = replace(FEW_ROWS, compiled=True)
+    fused(student, teacher, labels(), terms, weights_of(names), diagnose=True, options=options)
+    row_math._compiled.cache_clear()
 
 
 @pytest.mark.slow

@@ -213,8 +213,10 @@ def test_what_a_teacher_wrote_goes_through_the_same_guard(mine, made, potstill, 
     tested = read(Path(made["test"]))[2]["text"]
     template = "SAY {% for n in range(count) %}{{ n + 1 }}. zuzu{{ n }} sisi {{ terms[0] }}\n{% endfor %}- "
     mine(f"template='{template}{tested}'", "clusters=1")
+    duty = "name the teacher, planted 4711"
     with endpoint(tmp_path) as server:
-        assert potstill("generate", *overrides(server.url, tmp_path / "mined/prompts.jsonl")).code == 0
+        terms = {"teacher__terms__duties": f"['{duty}']"}
+        assert potstill("generate", *overrides(server.url, tmp_path / "mined/prompts.jsonl", **terms)).code == 0
     pool = ("pool=generated", "pool.path=out")
     given = (f"run={made['run']}", *pool, "budget=20", "logger=wandb", "logger.mode=offline", "output=mined")
     outcome = potstill("mine", *given)
@@ -223,6 +225,10 @@ def test_what_a_teacher_wrote_goes_through_the_same_guard(mine, made, potstill, 
     assert sorted(taken) == [f"zuzu{n} sisi {LACKING}" for n in range(10)]
     assert summary()["left_out"]["pool"]["test item"] > 0
     [_] = Path("mined/wandb").glob("offline-run-*/*.wandb")
+    go_on(tmp_path / "after", made, "mined")
+    assert potstill("evaluate", "run=after", "bar=none", "ledger=evaluations.jsonl").code == 0
+    for paper in ("manifest.json", "student/README.md", "evaluation.json", "report.html", "ml-bom.json"):
+        assert duty in Path("after", paper).read_text(), paper
 
 
 @pytest.fixture

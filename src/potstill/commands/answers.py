@@ -1,7 +1,5 @@
 """The prompts of a test set, and what teacher, student and the others write to them."""
 
-# Q prompts
-
 from __future__ import annotations
 
 import logging
@@ -9,12 +7,9 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
+from potstill.commands.prompts import Prompts, chosen_prompts, has_prompts
 from potstill.commands.shared import Source
 from potstill.config.schema import AnswersConfig
-from potstill.data.batch import IGNORE
 from potstill.errors import UserError, nearest_hint
 from potstill.evaluation.answering import Decoding, can_write, num_positions, write
 from potstill.evaluation.answers import JUDGED, Generated, judge_answers
@@ -31,14 +26,11 @@ SEVERAL = "it is several models together, which write no text"
 
 @dataclass(frozen=True)
 class Plan:
-    """Who answers what. ids: of the tokens of each prompt. example: the number of each in the test set, `[Q]`.
-    judged_by: a key of `JUDGED`, or `none`. num_prompts: of the test set, of which these are chosen. without: why some
-    models write nothing.
+    """Who answers what. judged_by: a key of `JUDGED`, or `none`. num_prompts: of the test set, of which these are
+    chosen. without: why some models write nothing.
     """
 
-    ids: list[list[int]]
-    references: list[str]
-    example: NDArray[np.int64]
+    prompts: Prompts
     judged_by: str
     form: str | None
     num_prompts: int
@@ -53,27 +45,20 @@ def plan_answers(options: AnswersConfig, models: Mapping[str, ModelUnderTest], s
     Raises UserError for options that cannot be, would have no effect, or leave no room to write.
     """
     _check(options)
-    table = source.data.examples["test"]
-    if "completion" not in table.column_names:
+    if not has_prompts(source):
         _refuse_without_prompts(options)
+    prompts = chosen_prompts(source, options.limit)
+    if prompts is None:
         return None
-    chosen = [] if options.limit == 0 else _chosen(options, source)
-    if not chosen:
-        return None
-    rows = table.select(chosen)
-    references: list[str] = rows["completion"][:]
-    ids = [_prompt(*pair) for pair in zip(rows["input_ids"], rows["labels"], strict=True)]
-    judged_by = _judged_by(options, references)
+    judged_by = _judged_by(options, prompts.references)
     without = {} if "teacher" in models else {"teacher": NO_WEIGHTS}
     without |= {name: SEVERAL for name, tested in models.items() if not can_write(tested)}
     return Plan(
-        ids,
-        references,
-        np.array(chosen, dtype=np.int64),
+        prompts,
         judged_by,
-        options.form or (NUMBER_FORM if judged_by == "number" and _is_marked(references) else None),
-        len(table),
-        _room(options, models, max(map(len, ids))),
+        options.form or (NUMBER_FORM if judged_by == "number" and _is_marked(prompts.references) else None),
+        source.data.num_examples("test"),
+        _room(options, models, max(map(len, prompts.ids))),
         options.batch_size,
         without,
     )
@@ -84,24 +69,25 @@ def write_answers(plan: Plan | None, models: Mapping[str, ModelUnderTest], sourc
     if plan is None:
         return None
     assert source.tokenizer is not None
-    decoding, written = Decoding(source.tokenizer, plan.max_new_tokens, plan.batch_size), {}
+    prompts, written = plan.prompts, {}
+    decoding = Decoding(source.tokenizer, plan.max_new_tokens, plan.batch_size, prompts.ends)
     for name, tested in models.items():
         if name not in plan.without:
-            log.info("%s: answers to %d of %d prompts", name, len(plan.ids), plan.num_prompts)
-            written[name] = write(tested, plan.ids, decoding)
+            log.info("%s: answers to %d of %d prompts", name, len(prompts.ids), plan.num_prompts)
+            written[name] = write(tested, prompts.ids, decoding)
     has_metric = plan.judged_by != NO_METRIC
     judged_by = plan.judged_by if has_metric else "text"
     answers = judge_answers(
         written,
-        plan.references,
-        plan.example,
+        prompts.references,
+        prompts.example,
         source.data.num_examples("test"),
         judged_by=judged_by,
         is_valid=_has(plan.form),
     )
     about = {
         "metric": JUDGED[judged_by][0] if has_metric else None,
-        "n": len(plan.ids),
+        "n": len(prompts.ids),
         "num_prompts": plan.num_prompts,
         "max_new_tokens": plan.max_new_tokens,
         "form": plan.form,
@@ -130,25 +116,9 @@ def _refuse_without_prompts(options: AnswersConfig) -> None:
     """Options that were given would have no effect."""
     for name, value in vars(options).items():
         if options.limit != 0 and value != getattr(AnswersConfig(), name):
-            problem = "has no effect: the run's data has no prompts with completions, so there is nothing to answer."
-            fix = "Leave it out, or train with data.columns.prompt and data.columns.completion."
+            problem = "has no effect: the run's data has neither prompts with completions nor conversations to answer."
+            fix = "Leave it out, or train with data.columns.prompt and .completion, or with data.columns.messages."
             raise UserError(f"generate.{name}", value, problem, fix)
-
-
-def _chosen(options: AnswersConfig, source: Source) -> list[int]:
-    """Numbers of test examples, in order: those that come first by the hash of their content, so that every run on this
-    test set answers the same ones, however its file is sorted.
-    """
-    first_labels = source.data.examples["test"]["labels"]
-    hashes = source.data.item_hashes("test")
-    usable = [number for number, labels in enumerate(first_labels) if labels[0] == IGNORE]
-    by_hash = sorted(usable, key=lambda number: (hashes[number], number))
-    return sorted(by_hash[: options.limit])
-
-
-def _prompt(ids: list[int], labels: list[int]) -> list[int]:
-    """What stands before the first token that is scored."""
-    return ids[: next(place for place, label in enumerate(labels) if label != IGNORE)]
 
 
 def _judged_by(options: AnswersConfig, references: list[str]) -> str:

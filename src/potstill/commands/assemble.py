@@ -101,7 +101,7 @@ def _read(config: TrainConfig, *, labelled_only: bool) -> Source:
     )
     names = None if task.is_embedding else names  # its models know no labels
     if isinstance(splits, GeneratedText):
-        return Source(task, data, names, tokenizer, splits.licence, splits.left_out)
+        return Source(task, data, names, tokenizer, splits.licence_records, splits.left_out)
     return Source(task, data, names, tokenizer)
 
 

@@ -19,7 +19,7 @@ from potstill.config.mine_schema import GainConfig
 from potstill.config.schema import TrainConfig
 from potstill.errors import UserError
 from potstill.evaluation.scores import Scores
-from potstill.mining.gain import gain, why_stop
+from potstill.mining.gain import gain, is_gain, why_stop
 from potstill.reporting.mine_table import plain_rows, print_gain
 from potstill.tracking import record
 from potstill.tracking.manifest import manifest_of, write_json
@@ -63,7 +63,8 @@ def gain_of(options: GainConfig) -> dict[str, Any]:
     remaining = _remaining(mined)
     stop = why_stop(found, **remaining, alpha=options.alpha, gone=options.gone)
     places = {key: str(path) for key, path in runs.items()}
-    return {"schema_version": SCHEMA_VERSION, **places, **found, **remaining, "stop": stop}
+    is_better = is_gain(found["difference"], options.alpha)
+    return {"schema_version": SCHEMA_VERSION, **places, **found, **remaining, "gained": is_better, "stop": stop}
 
 
 def _measured(

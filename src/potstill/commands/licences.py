@@ -7,9 +7,8 @@ from typing import Any
 
 from potstill.commands.shared import Source
 from potstill.config.schema import TrainConfig
+from potstill.generation.terms import RECORDS
 from potstill.tracking.manifest import manifest_of
-
-RECORDS = "licence_records"  # in a run's manifest
 
 
 def licence_records(config: TrainConfig, source: Source) -> list[dict[str, Any]]:
@@ -19,6 +18,6 @@ def licence_records(config: TrainConfig, source: Source) -> list[dict[str, Any]]
     """
     paths = [Path(model.path) for model in (*config.teacher.models.values(), config.student) if model.path]
     runs = [path.parent for path in paths if path.name == "student"]
-    found = [source.licence] if source.licence else []
+    found = list(source.licence_records)
     found += [record for run in runs for record in manifest_of(run).get(RECORDS, [])]
     return [record for place, record in enumerate(found) if record not in found[:place]]

@@ -14,7 +14,7 @@ from potstill.commands.recording import logged
 from potstill.config.compose import typed
 from potstill.config.mine_schema import MineConfig
 from potstill.config.mine_validate import check_mining
-from potstill.data.pool import PROPOSALS
+from potstill.data.pool import PROPOSALS, SUMMARY
 from potstill.reporting.mine_table import plain_rows, print_mined
 from potstill.tracking import record
 from potstill.tracking.manifest import write_json, write_lines
@@ -29,7 +29,7 @@ def main(config: DictConfig) -> None:
     write(mined, output)
     print_mined(mined.summary)
     _log(options, mined, output)
-    log.info("\nWritten: %s, and beside it mined.jsonl, %s, prompts.jsonl", output / "mined.json", PROPOSALS)
+    log.info("\nWritten: %s, and beside it mined.jsonl, %s, prompts.jsonl", output / SUMMARY, PROPOSALS)
 
 
 def write(mined: Mined, output: Path) -> None:
@@ -37,7 +37,7 @@ def write(mined: Mined, output: Path) -> None:
     write_lines(output / PROPOSALS, mined.proposals)
     write_lines(output / "prompts.jsonl", mined.prompts)
     write_lines(output / "held_back.jsonl", mined.held_back)
-    write_json(output / "mined.json", mined.summary)
+    write_json(output / SUMMARY, mined.summary)
 
 
 def _log(options: MineConfig, mined: Mined, output: Path) -> None:

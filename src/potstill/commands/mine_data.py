@@ -5,12 +5,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from numpy.typing import NDArray
 
 from potstill.audit.texts import normalise
@@ -25,6 +25,7 @@ from potstill.data.batch import Batch
 from potstill.data.batches import BatchView
 from potstill.data.columns import input_columns, slice_column, tidy
 from potstill.data.content import content_hash, unit_interval
+from potstill.data.generated import GeneratedText
 from potstill.data.quiet import quiet
 from potstill.data.texts import texts_of
 from potstill.errors import UserError, nearest_hint
@@ -117,23 +118,26 @@ def is_held_back(texts: list[str], share: float) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True)
 class Pool:
-    """rows: under the source's own names, without labels. table: encoded, for models. texts, items: `[E]`."""
+    """rows: under the source's own names, without labels. table: encoded, for models. texts, items: `[E]`.
+    licence_records: of teachers who wrote the texts."""
 
     rows: list[dict[str, Any]]
     table: Dataset
     texts: list[str]
     items: list[str]
+    licence_records: list[dict[str, Any]] = field(default_factory=list)
 
     def only(self, places: NDArray[np.int64]) -> Pool:
         chosen = places.tolist()
         parts = ([each[place] for place in chosen] for each in (self.rows, self.texts, self.items))
         rows, texts, items = parts
-        return Pool(rows, self.table.select(chosen), texts, items)
+        return replace(self, rows=rows, table=self.table.select(chosen), texts=texts, items=items)
 
 
 def read_pool(node: dict[str, Any], data: DataConfig, source: Source) -> Pool:
     """Of its columns those that the models read, and those of the data's slices that it has. Labels are not read."""
-    table: Dataset = build(node, "pool")["train"]
+    splits: DatasetDict = build(node, "pool")
+    table = splits["train"]
     if not len(table):
         raise UserError("pool", node, "is empty.", "Give inputs that a teacher could be asked about.")
     columns = input_columns(data)
@@ -147,7 +151,8 @@ def read_pool(node: dict[str, Any], data: DataConfig, source: Source) -> Pool:
         neat = tidy(table, unlabelled, "pool", None)
         encoded = source.data.encoder.encode(neat)
     kept: Any = table.select_columns([*columns.values(), *(name for name in slices if name not in columns.values())])
-    return Pool(list(kept), encoded, list(texts_of(neat).prompt), [each[:16] for each in neat["content"][:]])
+    records = splits.licence_records if isinstance(splits, GeneratedText) else []
+    return Pool(list(kept), encoded, list(texts_of(neat).prompt), [each[:16] for each in neat["content"][:]], records)
 
 
 def pool_view(pool: Pool, source: Source) -> BatchView:

@@ -28,10 +28,11 @@ from potstill.commands.mine_data import (
 from potstill.commands.shared import Source
 from potstill.config.mine_schema import MineConfig
 from potstill.config.schema import TrainConfig
-from potstill.data.pool import num_added
+from potstill.data.pool import EXPORTS, num_added
 from potstill.data.texts import texts_of
 from potstill.errors import UserError
 from potstill.generation.overlap import read_manifest
+from potstill.generation.terms import RECORDS
 from potstill.mining.clusters import Clusters, cluster, described, latent_vectors, unit
 from potstill.mining.guard import Guard, left_out
 from potstill.mining.prompts import prompts
@@ -86,6 +87,7 @@ def mine(options: MineConfig) -> Mined:
             "failures": len(failures),
             "left_out": {"failures": {"test item": int(is_test_F.sum())}, "pool": reasons},
             "pool": len(pool.texts) if pool else None,
+            RECORDS: pool.licence_records if pool else [],
             "pick": options.pick,
             "embedding": options.encoder or LATENT,
             "budget": {**given.budget, "proposed": 0, "asked_for": 0},
@@ -197,10 +199,12 @@ def _picks(options: MineConfig, clusters: Clusters, failures_FD: NDArray, pool_P
 
 
 def _proposals(picks: Sequence[Pick], pool: Pool, failures: Rows) -> Rows:
-    rows = []
+    rows, exports = [], [record["export"] for record in pool.licence_records]
+    written = {EXPORTS: exports} if exports else {}
     for pick in picks:
         near = None if pick.failure is None else failures[pick.failure]["item"]
-        rows.append({**pool.rows[pick.item], "cluster": pick.cluster, "nearest": near, "distance": pick.distance})
+        about = {"cluster": pick.cluster, "nearest": near, "distance": pick.distance}
+        rows.append({**pool.rows[pick.item], **about, **written})
     return rows
 
 

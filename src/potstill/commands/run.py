@@ -50,16 +50,16 @@ def main(config: DictConfig) -> int:
             )
             raise
         done += 1
-        if reason := _enough(stage):
+        if reason := (gained := _gain_of(stage)).get("stop"):
             log.info("Round %d is the last: %s.", stage.round, reason)
-            stages = plan(options, run_dir, given, num_rounds=stage.round)
+            stages = plan(options, run_dir, given, num_rounds=stage.round, keeps_last=gained["gained"])
     log.info("Run directory: %s", run_dir)
     return _exit_code(stages[-1]) if stages else DONE
 
 
-def _enough(stage: Stage) -> str | None:
-    """Why no round should follow, where the stage was asked that; also of one that was skipped."""
-    return json.loads(stage.output.read_text(encoding="utf-8"))["stop"] if stage.command == "gain" else None
+def _gain_of(stage: Stage) -> dict[str, Any]:
+    """What a round gained, and why no other should follow, where the stage was asked that."""
+    return json.loads(stage.output.read_text(encoding="utf-8")) if stage.command == "gain" else {}
 
 
 def _exit_code(last: Stage) -> int:

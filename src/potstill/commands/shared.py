@@ -46,14 +46,14 @@ Made = TypeVar("Made")
 class Source:
     """Data as a model will see it.
 
-    licence: of text that a teacher wrote, its record (`generation.terms`). left_out: what of it is not learnt, and why.
+    licence_records: of text that teachers wrote (`generation.terms`). left_out: what of it is not learnt, and why.
     """
 
     task: Task
     data: DataModule
     label_names: list[str] | None
     tokenizer: PreTrainedTokenizerBase | None
-    licence: dict[str, Any] | None = None
+    licence_records: list[dict[str, Any]] = field(default_factory=list)
     left_out: list[dict[str, Any]] = field(default_factory=list)
 
 

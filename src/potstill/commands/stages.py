@@ -65,10 +65,18 @@ class Stage:
 
 
 def plan(
-    options: RecipeCommandConfig, run_dir: Path, given: Sequence[str], num_rounds: int | None = None
+    options: RecipeCommandConfig,
+    run_dir: Path,
+    given: Sequence[str],
+    num_rounds: int | None = None,
+    *,
+    keeps_last: bool = True,
 ) -> list[Stage]:
-    """Every stage composed and validated, before the first one starts. num_rounds: default, the recipe's own."""
-    recipe, places, stages = options.recipe, Places(), []
+    """Every stage composed and validated, before the first one starts.
+
+    num_rounds: default, the recipe's own. keeps_last: whether the last round's output is better than that before it.
+    """
+    recipe, places, stages = options.recipe, Places(keeps_last), []
     if recipe.rounds < 0:
         raise UserError("recipe.rounds", recipe.rounds, "is no number of rounds.", "For example: recipe.rounds=2")
     num_rounds = recipe.rounds if num_rounds is None else num_rounds
@@ -85,7 +93,8 @@ def plan(
 class Places:
     """Directories of the stages so far, by what overrides call them."""
 
-    def __init__(self) -> None:
+    def __init__(self, keeps_last: bool) -> None:
+        self.keeps_last = keeps_last
         self.by_name: dict[str, list[str]] = {}
 
     def add(self, name: str, directory: str) -> None:
@@ -97,6 +106,7 @@ class Places:
             quoted = ",".join(f"'{each}'" for each in found)
             names |= {f"{name}_first": found[0], f"{name}_all": f"[{quoted}]"}
             names |= {f"{name}_before": found[-2]} if len(found) > 1 else {}
+            names[f"{name}_kept"] = found[-1] if self.keeps_last else names.get(f"{name}_before", found[-1])
         return names | {name: found[-1] for name, found in self.by_name.items()}
 
 

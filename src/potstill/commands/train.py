@@ -25,7 +25,7 @@ from potstill.commands.assemble import (
 )
 from potstill.commands.check import check_parts
 from potstill.commands.fit import fit, make_trainer
-from potstill.commands.licences import RECORDS, licence_records
+from potstill.commands.licences import licence_records
 from potstill.commands.preflight import explained, preflight, training_device
 from potstill.commands.recording import recorded, write_config
 from potstill.commands.resume import Start, check_resumable, check_same_data, last_saved, resume_command
@@ -36,6 +36,7 @@ from potstill.data import manifest as data_manifest
 from potstill.errors import PrunedError, UserError
 from potstill.evaluation.cost import latency_ms, model_bytes, num_parameters, single_examples
 from potstill.fingerprint import content_hash
+from potstill.generation.terms import RECORDS
 from potstill.hardware.launch import launch
 from potstill.hardware.place import Place, launched_place
 from potstill.models.export import export

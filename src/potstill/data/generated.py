@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +29,20 @@ SAMPLES = ("all", "shortest")
 
 
 class GeneratedText(DatasetDict):
-    """Splits that a teacher wrote.
+    """Splits that teachers wrote, or a part of them.
 
-    licence: its terms, for the papers of whatever is trained on them. left_out: what of the export is not learnt, or
-    not in full, and why.
+    licence_records: their terms, for the papers of whatever is trained on them. left_out: what of the exports is not
+    learnt, or not in full, and why.
     """
 
-    licence: dict[str, Any]
-    left_out: list[dict[str, Any]]
+    def __init__(
+        self,
+        splits: Mapping[Any, Dataset],
+        licence_records: Sequence[dict[str, Any]] = (),
+        left_out: Sequence[dict[str, Any]] = (),
+    ) -> None:
+        super().__init__(splits)
+        self.licence_records, self.left_out = list(licence_records), list(left_out)
 
 
 def generated(
@@ -80,10 +86,8 @@ def generated(
             train = concatenate_datasets([train, more.select_columns(_shared(train, more))])
         first = Lesson(teaching.tasks[:1], None)
         others = {split: first.examples(rows, GOLD, left_out) for split, rows in own.items()}
-    splits = GeneratedText({"train": train, **others})
-    splits.licence, splits.left_out = licence_record(manifest), left_out
     _tell(train, left_out)
-    return splits
+    return GeneratedText({"train": train, **others}, [licence_record(manifest)], left_out)
 
 
 def _sealed(path: str, root: str) -> tuple[Path, dict[str, Any]]:

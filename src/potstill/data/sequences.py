@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,14 +72,26 @@ def conversations(tokenizer: PreTrainedTokenizerBase, all_messages: Sequence[Mes
     Which tokens these are is what the template says (its `generation` blocks), else what follows the prompt of each
     assistant turn. Raises UserError where the tokenizer has no template, or one that refuses these messages.
     """
+    with chat_template(tokenizer):
+        return [_conversation(tokenizer, messages) for messages in all_messages]
+
+
+@contextmanager
+def chat_template(tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
+    """Raises UserError where there is none, or where it refuses what is rendered meanwhile."""
     if not tokenizer.chat_template:
         problem = "has no chat template, so conversations cannot be rendered."
         raise UserError("student.tokenizer", tokenizer.name_or_path, problem, "Choose a tokenizer of a chat model.")
     try:
-        return [_conversation(tokenizer, messages) for messages in all_messages]
+        yield
     except TemplateError as error:
         problem = f"the tokenizer's chat template refuses a conversation: {error}"
         raise UserError("data.columns.messages", "messages", problem, "Mend the roles or their order.") from error
+
+
+def render(tokenizer: PreTrainedTokenizerBase, messages: Messages, prompt: bool = False) -> str:
+    """prompt: with what the template puts before an answer."""
+    return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=prompt))
 
 
 def _tokenise(
@@ -109,7 +122,7 @@ def _beginning(tokenizer: PreTrainedTokenizerBase) -> Any:
 
 
 def _conversation(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> Tokens:
-    text = _render(tokenizer, messages)
+    text = render(tokenizer, messages)
     ((tokens, offsets),) = _tokenise(tokenizer, [text], scored=False, special=False)
     if GENERATION_BLOCK.search(str(tokenizer.chat_template)):
         scored = _by_template(tokenizer, messages)
@@ -120,10 +133,6 @@ def _conversation(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> Tok
     return Tokens(tokens.ids, scored, tokens.num_bytes)
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, messages: Messages, prompt: bool = False) -> str:
-    return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=prompt))
-
-
 def _by_template(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> list[bool]:
     rendered: Any = tokenizer.apply_chat_template(list(messages), return_dict=True, return_assistant_tokens_mask=True)
     return [bool(scored) for scored in rendered["assistant_masks"]]
@@ -131,11 +140,15 @@ def _by_template(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> list
 
 def _turns(tokenizer: PreTrainedTokenizerBase, messages: Messages, text: str) -> list[tuple[int, int]]:
     """Where in `text` the assistant's turns stand: after the prompt that asks for each, to the turn's end."""
+    if messages and messages[0]["role"] == "assistant":
+        problem = "the assistant begins a conversation, so nothing says where the template puts what it says."
+        fix = "Use a template with {% generation %} blocks, or leave such conversations out."
+        raise UserError("data.columns.messages", "messages", problem, fix)
     spans = []
     for index, message in enumerate(messages):
         if message["role"] == "assistant":
-            before = _render(tokenizer, messages[:index], prompt=True)
-            after = _render(tokenizer, messages[: index + 1])
+            before = render(tokenizer, messages[:index], prompt=True)
+            after = render(tokenizer, messages[: index + 1])
             if not (after.startswith(before) and text.startswith(after)):
                 problem = "the tokenizer's chat template renders earlier turns anew when later ones follow."
                 fix = "Use a template with {% generation %} blocks, or one answer per conversation."

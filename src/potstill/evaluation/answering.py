@@ -19,11 +19,13 @@ from potstill.evaluation.predict import ModelUnderTest, inference
 
 @dataclass(frozen=True)
 class Decoding:
-    """How answers are written, the same for every model. batch_size: prompts at a time."""
+    """How answers are written, the same for every model. batch_size: prompts at a time. ends: tokens that end an
+    answer, besides those that the tokenizer and the model name."""
 
     tokenizer: PreTrainedTokenizerBase
     max_new_tokens: int
     batch_size: int
+    ends: tuple[int, ...] = ()
 
 
 def can_write(tested: ModelUnderTest) -> bool:
@@ -56,12 +58,12 @@ def write(tested: ModelUnderTest, prompts: Sequence[Sequence[int]], decoding: De
 def _greedy(model: Any, decoding: Decoding) -> Iterator[frozenset[int]]:
     """The model's own way of generating set aside: a temperature or a penalty would be an advantage of one model.
 
-    Yields the ids that end an answer: the tokenizer's, and those that the model was made with.
+    Yields the ids that end an answer: the tokenizer's, those that the model was made with, and `decoding.ends`.
     """
     own = model.generation_config
     known = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
     end, pad = decoding.tokenizer.eos_token_id, decoding.tokenizer.pad_token_id
-    ends: list[int] = sorted({each for each in (*known, end) if isinstance(each, int)})
+    ends: list[int] = sorted({each for each in (*known, *decoding.ends, end) if isinstance(each, int)})
     model.generation_config = GenerationConfig(
         do_sample=False,
         max_new_tokens=decoding.max_new_tokens,

@@ -12,6 +12,9 @@ from potstill.errors import UserError
 from potstill.generation.protocol import BrokenError, Reply, UnreachableError
 from potstill.tracking.secrets import HIDDEN
 
+# A connection that was idle for longer is not used again. Many servers close theirs after 2 to 5 s: a request that is
+# sent at that moment is lost, may have been paid for, and costs an attempt.
+IDLE_S = 1.0
 PATHS = {"chat": "/chat/completions", "completions": "/completions"}
 
 
@@ -35,7 +38,9 @@ class OpenAICompatible:
         self._client = httpx.AsyncClient(
             headers=headers,
             timeout=httpx.Timeout(request_s, connect=min(10.0, request_s)),
-            limits=httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections),
+            limits=httpx.Limits(
+                max_connections=max_connections, max_keepalive_connections=max_connections, keepalive_expiry=IDLE_S
+            ),
             follow_redirects=False,  # a redirect would take the key elsewhere
         )
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from potstill.errors import UserError, nearest_hint
 
+RECORDS = "licence_records"  # their key in mined.json and in the manifest of a training
 ANSWERS = ("yes", "no", "conditional", "unknown")
 ALLOW = ("yes", "conditional")
 REQUIRED = ("provider", "model", "revision", "url", "retrieved", "text", "sha256", "reviewer", "train_on_outputs")

@@ -27,7 +27,10 @@ from potstill.losses.products import Products
 from potstill.losses.row_math import RowMath, RowTerm, diagnosed_names, taken
 from potstill.losses.sparse import SparseLogits
 
-CHUNK_BYTES = {"cpu": 2**26, "cuda": 2**30}  # of both models' logits
+CHUNK_BYTES = {
+    "cpu": 2**26,
+    "cuda": 2**30,
+}  # of both models' logits, as if in float32: 16 bits need no more rows
 MIN_CHUNK_ROWS = 128  # with fewer the products are slow: each goes through a whole head
 
 Teacher = HeadInput | SparseLogits | Tensor | None
@@ -168,10 +171,11 @@ class _Pass:
         """Equal ones, as many as the bytes ask for."""
         num_rows, num_classes = len(self.student), len(self.student.head.weight)
         device = self.labels.device.type
-        budget = self.options.chunk_bytes or CHUNK_BYTES.get(device, CHUNK_BYTES["cuda"])
-        most = max(1, budget // (2 * num_classes * products.logits_dtype.itemsize))
         if self.options.chunk_bytes is None:
+            most = CHUNK_BYTES.get(device, CHUNK_BYTES["cuda"]) // (2 * num_classes * torch.float32.itemsize)
             most = max(most, MIN_CHUNK_ROWS)
+        else:
+            most = max(1, self.options.chunk_bytes // (2 * num_classes * products.logits_dtype.itemsize))
         num_chunks = max(1, -(-num_rows // most))
         step = max(1, -(-num_rows // num_chunks))
         return [slice(start, start + step) for start in range(0, num_rows, step)]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from potstill.losses.heads import Head, HeadInput
 
-CONVERTED_BYTES = 2**24  # of a weight, or of its gradient, in another dtype at a time
+CONVERTED_BYTES = {"cpu": 2**22, "cuda": 2**24}  # of a weight, or of its gradient, in another dtype at a time
 
 
 @dataclass
@@ -109,7 +109,8 @@ class Products:
 
 
 def _slices(weight_CD: Tensor) -> Iterator[slice]:
-    step = max(1, CONVERTED_BYTES // (4 * weight_CD.shape[-1]))
+    most = CONVERTED_BYTES.get(weight_CD.device.type, CONVERTED_BYTES["cuda"])
+    step = max(1, most // (4 * weight_CD.shape[-1]))
     return (slice(start, start + step) for start in range(0, len(weight_CD), step))
 
 

@@ -50,8 +50,15 @@ class Distribution:
 
 
 def distribution(centred_RC: Tensor, temperature: float) -> Distribution:
-    """Of logits whose largest in each row is 0, so that its probability is the inverse of the normaliser."""
+    """Of logits whose largest in each row is 0, so that its probability is the inverse of the normaliser.
+
+    One softmax is faster than its parts, where these are not compiled into what is around them.
+    """
     logits_RC = centred_RC if temperature == 1.0 else centred_RC / temperature
+    if torch.compiler.is_compiling():
+        shares_RC = logits_RC.exp()
+        total_R1 = shares_RC.sum(dim=-1, keepdim=True)
+        return Distribution(logits_RC, shares_RC / total_R1, total_R1.squeeze(-1).log())
     probabilities_RC = logits_RC.softmax(dim=-1)
     return Distribution(logits_RC, probabilities_RC, -probabilities_RC.amax(dim=-1).log())
 
@@ -68,6 +75,7 @@ class Block:
     labels: Tensor
     _students: dict[float, Distribution] = field(default_factory=dict)
     _teachers: dict[float, Distribution] = field(default_factory=dict)
+    _gaps: dict[float, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def q(self, temperature: float) -> Distribution:
         if temperature not in self._students:
@@ -80,11 +88,14 @@ class Block:
             self._teachers[temperature] = distribution(self.target, temperature)
         return self._teachers[temperature]
 
-    def kl(self, temperature: float) -> Tensor:
-        """KL(teacher || student), `[R]`."""
-        p, q = self.p(temperature), self.q(temperature)
-        gap_R = dot(p.probabilities, p.logits) - dot(p.probabilities, q.logits)
-        return gap_R - p.log_normaliser + q.log_normaliser
+    def kl_and_entropy(self, temperature: float) -> tuple[Tensor, Tensor]:
+        """KL(teacher || student), and the teacher's entropy, `[R]`."""
+        if temperature not in self._gaps:
+            p, q = self.p(temperature), self.q(temperature)
+            own_R = dot(p.probabilities, p.logits)
+            kl_R = own_R - dot(p.probabilities, q.logits) - p.log_normaliser + q.log_normaliser
+            self._gaps[temperature] = kl_R, p.log_normaliser - own_R
+        return self._gaps[temperature]
 
     def log_ratio(self, temperature: float) -> Tensor:
         """log q - log p, `[R, C]`."""
@@ -103,8 +114,12 @@ def dot(x_RC: Tensor, y_RC: Tensor) -> Tensor:
 
 
 def centred(logits_RC: Tensor) -> Tensor:
-    """In place: each row's largest becomes 0. No probability shows it, and small numbers are exact."""
-    return logits_RC.sub_(logits_RC.amax(dim=-1, keepdim=True))
+    """Each row's largest becomes 0, in place: no probability shows it, and small numbers are exact.
+
+    Not in place where it is compiled: what is written to an input is written back to memory.
+    """
+    largest_R1 = logits_RC.amax(dim=-1, keepdim=True)
+    return logits_RC - largest_R1 if torch.compiler.is_compiling() else logits_RC.sub_(largest_R1)
 
 
 def values_and_gradient(
@@ -147,7 +162,7 @@ def _cross_entropy(block: Block, form: Form, slope_R: Tensor, gradient_RC: Tenso
     has_label_R = block.labels >= 0
     label_R1 = block.labels.clamp(min=0).unsqueeze(-1)  # the place of no label, where 0 is added
     sure, even = 1.0 - form.smoothing, form.smoothing / q.logits.shape[-1]
-    gradient_RC.scatter_add_(-1, label_R1, (-sure * slope_R).unsqueeze(-1))
+    _take_at(label_R1, sure * slope_R, gradient_RC)
     values_R = q.log_normaliser - sure * q.logits.gather(-1, label_R1).squeeze(-1)
     if form.smoothing:
         gradient_RC.sub_((even * slope_R).unsqueeze(-1))
@@ -155,8 +170,17 @@ def _cross_entropy(block: Block, form: Form, slope_R: Tensor, gradient_RC: Tenso
     return torch.where(has_label_R, values_R, torch.zeros_like(values_R))
 
 
+def _take_at(places_R1: Tensor, amounts_R: Tensor, gradient_RC: Tensor) -> None:
+    """Less by an amount at one place of each row. A scatter, but for `torch.compile`, which fuses none."""
+    if torch.compiler.is_compiling():
+        is_there_RC = torch.arange(gradient_RC.shape[-1], device=gradient_RC.device) == places_R1
+        gradient_RC.sub_(torch.where(is_there_RC, amounts_R.unsqueeze(-1), 0.0))
+    else:
+        gradient_RC.scatter_add_(-1, places_R1, -amounts_R.unsqueeze(-1))
+
+
 def _forward_kl(block: Block, form: Form, slope_R: Tensor, gradient_RC: Tensor) -> Tensor:  # noqa: ARG001
-    return block.kl(form.temperature)
+    return block.kl_and_entropy(form.temperature)[0]
 
 
 def _forward_ce(block: Block, form: Form, slope_R: Tensor, gradient_RC: Tensor) -> Tensor:  # noqa: ARG001

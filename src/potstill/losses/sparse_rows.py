@@ -12,13 +12,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from potstill.losses.distributions import jensen_shannon, kl
 from potstill.losses.heads import Finish
-from potstill.losses.precision import upcast
+from potstill.losses.precision import loss_dtype, upcast
 from potstill.losses.row_forms import Form, blocks
 from potstill.losses.sparse import SparseLogits, compared, merging_temperature
 
@@ -58,19 +60,24 @@ def run(
     """
     factor = student.logit_scale / next((_merges_at(form, teacher) for form in forms), 1.0)
     places_NK, label_N1 = teacher.places(), labels_N.clamp(min=0).unsqueeze(-1)
-    merged_NB, largest_N, of_label_N = _read(student_NC, teacher, places_NK, label_N1, factor)
+    read = _read(student_NC, teacher, places_NK, label_N1, factor)
     num_others = student_NC.shape[-1] - places_NK.shape[-1]
     with torch.enable_grad():
-        leaf_NB = merged_NB.detach().requires_grad_()
-        values = [_value(form, leaf_NB, teacher, num_others, of_label_N, labels_N) for form in forms]
+        leaf_NB = read.merged.detach().requires_grad_()
+        values = [_value(form, leaf_NB, teacher, num_others, read.of_label, labels_N) for form in forms]
         total = sum((w_N * each_N).sum() for w_N, each_N in zip(weights, values, strict=True))
         gradient_NB = torch.autograd.grad(total, leaf_NB)[0] if forms else torch.zeros_like(leaf_NB)  # type: ignore[arg-type]
     of_known_NK = (factor * gradient_NB[:, :-1]).masked_fill_(teacher.absent(), 0.0)
-    student_NC.mul_(factor * gradient_NB[:, -1:]).scatter_add_(-1, places_NK, of_known_NK.to(student_NC.dtype))
+    slope_N1 = factor * gradient_NB[:, -1:] / read.sums.unsqueeze(-1)
+    of_label_N1 = torch.zeros_like(slope_N1)
     for form, weight_N in zip(forms, weights, strict=True):
         if form.kind == "ce":
-            student_NC.scatter_add_(-1, label_N1, (-factor * weight_N).unsqueeze(-1).to(student_NC.dtype))
-    found = diagnosed(merged_NB, largest_N, teacher, num_others) if diagnose else []
+            of_label_N1 -= factor * weight_N.unsqueeze(-1)
+    for rows in blocks(student_NC):
+        gradient_RC = upcast(student_NC[rows]) * slope_N1[rows]
+        gradient_RC.scatter_add_(-1, places_NK[rows], of_known_NK[rows])
+        student_NC[rows] = gradient_RC.scatter_add_(-1, label_N1[rows], of_label_N1[rows])
+    found = diagnosed(read.merged, read.largest, teacher, num_others) if diagnose else []
     return [each_N.detach() for each_N in values] + found
 
 
@@ -90,26 +97,35 @@ def _merges_at(form: Form, teacher: SparseLogits) -> float:
     return 1.0 if form.kind == "ce" else merging_temperature(teacher, form.temperature, form.topk_mode)
 
 
-def _read(
-    student_NC: Tensor, teacher: SparseLogits, places_NK: Tensor, label_N1: Tensor, factor: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """`sparse.merged` of `factor` times the products, the largest of these, and the label's, `[N]`.
-
-    The products become the probabilities of each row's other classes among themselves: 0 of the known ones.
+class _Read(NamedTuple):
+    """Of every row: `sparse.merged` of its logits, the largest of them, the label's, and what its other classes, each
+    as exp(logit - the largest of these), sum up to.
     """
-    known, others, largest, of_label = [], [], [], []
+
+    merged: Tensor
+    largest: Tensor
+    of_label: Tensor
+    sums: Tensor
+
+
+def _read(student_NC: Tensor, teacher: SparseLogits, places_NK: Tensor, label_N1: Tensor, factor: float) -> _Read:
+    """Logits are `factor` times the products, which become the summands of `sums`: 0 of the known classes.
+
+    All that outlives a block has its place beforehand: made between blocks, it would keep the next from its memory.
+    """
+    (num_rows, num_known), empty = places_NK.shape, partial(student_NC.new_empty, dtype=loss_dtype(student_NC.dtype))
+    read = _Read(empty(num_rows, num_known + 1), *(empty(num_rows) for _ in range(3)))
     for rows in blocks(student_NC):
         logits_RC = factor * upcast(student_NC[rows])
-        known.append(own_RK := logits_RC.gather(-1, places_NK[rows]))
-        of_label.append(logits_RC.gather(-1, label_N1[rows]).squeeze(-1))
-        logits_RC.scatter_(-1, places_NK[rows], -math.inf)
-        top_R1 = logits_RC.amax(dim=-1, keepdim=True)
-        largest.append(torch.maximum(own_RK.amax(dim=-1), top_R1.squeeze(-1)))
-        probabilities_RC = logits_RC.softmax(dim=-1)
-        others.append(top_R1 - probabilities_RC.amax(dim=-1, keepdim=True).log())
-        student_NC[rows].copy_(probabilities_RC)
-    known_NK = torch.cat(known).masked_fill_(teacher.absent(), -math.inf)
-    return torch.cat([known_NK, torch.cat(others)], dim=-1), torch.cat(largest), torch.cat(of_label)
+        read.merged[rows, :-1] = own_RK = logits_RC.gather(-1, places_NK[rows])
+        read.of_label[rows] = logits_RC.gather(-1, label_N1[rows]).squeeze(-1)
+        top_R1 = logits_RC.scatter_(-1, places_NK[rows], -math.inf).amax(dim=-1, keepdim=True)
+        read.largest[rows] = torch.maximum(own_RK.amax(dim=-1), top_R1.squeeze(-1))
+        read.sums[rows] = sum_R = logits_RC.sub_(top_R1).exp_().sum(dim=-1)
+        read.merged[rows, -1] = top_R1.squeeze(-1) + sum_R.log()
+        student_NC[rows] = logits_RC
+    read.merged[:, :-1].masked_fill_(teacher.absent(), -math.inf)
+    return read
 
 
 def _value(

@@ -46,6 +46,11 @@ def gain(
     }
 
 
+def is_gain(found: Mapping[str, Any], alpha: float) -> bool:
+    """Whether a `difference` is one for the better, and more than chance."""
+    return found["value"] > 0 and found["p_value"] <= alpha
+
+
 def why_stop(
     gained: Mapping[str, Any], *, left: int | None, in_pool: int | None, alpha: float, gone: float
 ) -> str | None:
@@ -54,7 +59,7 @@ def why_stop(
     left: proposals that the budget still has; in_pool: items that were not taken; None where nobody counts.
     """
     found = gained["difference"]
-    if not found["value"] > 0 or found["p_value"] > alpha:
+    if not is_gain(found, alpha):
         return f"no gain that is more than chance (p={found['p_value']:.3g}, alpha={alpha:g})"
     if left is not None and left <= 0:
         return "the budget is used up"

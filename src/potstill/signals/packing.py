@@ -54,7 +54,6 @@ _ABOVE = {bits: _above(bits) for bits in (1, 2, BYTE)}
 # Log-probabilities from 0 to -40 in 8 bits: x = -40 (b / 255)^2. The steps grow with the distance from 0, as what a
 # step changes shrinks: 0.0006 next to 0, 0.08 at -2.5, 0.3 at the end. Below -40 there is nothing.
 LOWEST = -40.0
-_LEVELS = (LOWEST * (np.arange(256) / 255.0) ** 2).astype(np.float32)
 
 
 def to_levels(log_p_T: np.ndarray) -> np.ndarray:
@@ -63,5 +62,7 @@ def to_levels(log_p_T: np.ndarray) -> np.ndarray:
 
 
 def from_levels(levels_T: np.ndarray) -> np.ndarray:
-    """`[T]`, float32."""
-    return np.take(_LEVELS, levels_T)
+    """`[T]`, float32. Computed: a table of 256 would be indexed by numbers of 8 bytes, made for each of 1 byte."""
+    root_T = levels_T.astype(np.float32)
+    root_T *= root_T
+    return np.multiply(root_T, np.float32(LOWEST / 255.0**2), out=root_T)
