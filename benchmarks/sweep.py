@@ -9,6 +9,9 @@ as jobs of a sweep do. Three ways take turns: `live` without the cache and `cach
 with a cache, without padding, and with a teacher in bfloat16. A figure is the CPU time of all eight runs of one way
 over that of all eight live ones, once a round. Starting a process, reading data and loading models, which all do, are
 left out, and so is validation.
+
+`student...`: of one step, by CPU time, what is not the teacher's forward pass, and so cannot be saved: as above, and
+with a student without dropout of attention weights. `--only student` measures that alone.
 """
 
 from __future__ import annotations
@@ -17,15 +20,16 @@ import copy
 import functools
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from benchmarks.measure import Report, command, median
+from benchmarks.measure import Report, command, in_turns, median
 from benchmarks.padding import lognormal
 from benchmarks.step_cost import step_of
 from potstill.data.batch import Batch
@@ -42,8 +46,10 @@ from potstill.signals.codecs import Exact
 from potstill.signals.identity import identity_of
 from potstill.signals.live import LiveTeacher
 from potstill.signals.protocol import Needs, SignalSource
+from potstill.signals.remembered import RememberedTeacher
 
 RUNS, EPOCHS = 8, 3
+STEP_ROUNDS = 9
 TASK, NEEDS = TASKS["text_classification"], Needs(logits=True)
 
 
@@ -60,9 +66,17 @@ WAYS = ("live", "cached", "packed")
 BATCH, LABELS, VOCABULARY = 16, 20, 2000
 
 
-def measure(suite: str) -> Report:
-    size, report = SIZES[suite], Report()
+def measure(suite: str, only: tuple[str, ...] = ("",)) -> Report:
+    report = Report()
     device = torch.device("cuda" if suite == "gpu" else "cpu")
+    if "whole".startswith(only):
+        measure_sweeps(SIZES[suite], device, report)
+    if "student".startswith(only) and device.type == "cpu":
+        measure_student(SIZES[suite], report)
+    return report
+
+
+def measure_sweeps(size: Size, device: torch.device, report: Report) -> None:
     padded = LiveTeacher(bert(12, size.width), TASK, None).to(device)
     teachers = {"live": padded, "cached": padded, "packed": packing(padded)}
     batches = [batch.to(device) for batch in texts(size)]
@@ -72,7 +86,19 @@ def measure(suite: str) -> Report:
     for way in WAYS[1:]:
         rounds = report.rounds.values()
         report.figures[f"{way}_over_live"] = median([sum(each[way]) / sum(each["live"]) for each in rounds])
-    return report
+
+
+def measure_student(size: Size, report: Report) -> None:
+    """Steps on one batch whose teacher has answered already, in turns with its forward pass."""
+    batch, teacher = texts(size)[0], LiveTeacher(bert(12, size.width), TASK, None)
+    students = {"student": bert(3, size.width), "student_without_attention_dropout": bert(3, size.width, 0.0)}
+    steps = {name: step_of(module_of(each, RememberedTeacher(teacher))) for name, each in students.items()}
+    ways: dict[str, Callable[[], Any]] = {name: functools.partial(step, batch) for name, step in steps.items()}
+    rounds = in_turns(ways | {"teacher": functools.partial(teacher.signal, batch, NEEDS)}, STEP_ROUNDS)
+    for name in students:
+        pairs = [(own["cpu"], other["cpu"]) for own, other in zip(rounds[name], rounds["teacher"], strict=True)]
+        report.figures[f"{name}_over_live"] = median([own / (own + other) for own, other in pairs])
+    report.rounds["student"] = rounds
 
 
 def packing(teacher: LiveTeacher) -> LiveTeacher:
@@ -114,7 +140,14 @@ def train(
     torch.manual_seed(seed)
     student = bert(3, size.width).to(device)  # type: ignore[arg-type]
     set_packing(student, "on" if packs else "off", "student")
-    module = DistillationModule(
+    step = step_of(module_of(student, teacher))
+    for _ in range(EPOCHS):
+        for number in torch.randperm(len(batches)).tolist():
+            step(batches[number])
+
+
+def module_of(student: BertForSequenceClassification, teacher: SignalSource) -> DistillationModule:
+    return DistillationModule(
         student,
         Objective({"kd": ForwardKL(temperature=2.0)}),
         TASK,
@@ -124,14 +157,15 @@ def train(
         weight_decay=0.01,
         clip_norm=None,
     )
-    step = step_of(module)
-    for _ in range(EPOCHS):
-        for number in torch.randperm(len(batches)).tolist():
-            step(batches[number])
 
 
-def bert(num_layers: int, width: int) -> BertForSequenceClassification:
-    sizes = {"hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": width // 16}
+def bert(num_layers: int, width: int, attention_dropout: float = 0.1) -> BertForSequenceClassification:
+    sizes = {
+        "attention_probs_dropout_prob": attention_dropout,
+        "hidden_size": width,
+        "intermediate_size": 4 * width,
+        "num_attention_heads": width // 16,
+    }
     return BertForSequenceClassification(
         BertConfig(vocab_size=VOCABULARY, num_hidden_layers=num_layers, num_labels=LABELS, **sizes)  # type: ignore[call-arg]
     )
@@ -148,7 +182,7 @@ def texts(size: Size) -> list[Batch]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    command("sweep", measure, __doc__, arguments)
+    command("sweep", measure, __doc__, arguments, in_parts=True)
 
 
 if __name__ == "__main__":
