@@ -103,14 +103,6 @@ def test_what_is_logged_of_the_teacher_is_about_this_batch_and_student() -> None
     assert metrics["train/teacher_entropy"] == pytest.approx(float(entropy), rel=1e-5)
 
 
-def test_a_module_in_the_place_of_a_plain_value_is_trained_and_saved() -> None:
-    module = distillation(TASK, "kd")
-    module.num_examples = torch.nn.Linear(2, 2)
-    assert "num_examples.weight" in module.state_dict()
-    module.num_examples = None
-    assert "num_examples.weight" not in module.state_dict()
-
-
 @pytest.mark.parametrize("clip_norm", [0.01, 1000.0, None])
 def test_clipping_limits_the_step_and_logs_the_norm_before(clip_norm: float | None) -> None:
     module = distillation(TASK, "kd", lr=1.0, clip_norm=clip_norm)

@@ -116,13 +116,6 @@ class DistillationModule(pl.LightningModule):
         self.val_loss, self.val_accuracy = MeanMetric(), MeanMetric()
         self.val_texts = ValidationTexts()
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        """What was no parameter, module or buffer, and stays none, is not looked for among these, as at every step."""
-        if name in self.__dict__ and not isinstance(value, Tensor | nn.Module):
-            object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
-
     def prepare(self, batch: Batch) -> None:
         """Show the terms one batch before training: projectors get their widths, impossible shapes are refused.
 
