@@ -10,6 +10,7 @@ labels -100 where they are not scored. `ours`: the module's own step; in bfloat1
 
 `time/ours_over_OTHER`: of CPU time, the median over rounds in turns; `memory/...`: of what a step needs beyond models
 and optimizer at the peak, each in a process of its own. No time counts before loss and gradients agree.
+`time/bodies_over_plain`: what no output layer can save, both bodies, the student's backward pass, and AdamW.
 """
 
 # B texts, L length, C classes (the vocabulary), N scored rows
@@ -140,7 +141,20 @@ def ours(given: Given) -> Callable[[], Tensor]:
     return lambda: module.objective(module.step_of(batch), total_rows)[0]
 
 
-LOSSES: dict[str, Callable[[Given], Callable[[], Tensor]]] = {"ours": ours, "plain": plain, "liger": liger}
+def bodies(given: Given) -> Callable[[], Tensor]:
+    """No loss of a language model: its head has gradients of 0, so that AdamW has all of its work."""
+
+    def loss() -> Tensor:
+        with torch.no_grad():
+            given.teacher.model(input_ids=given.ids)
+        rows = given.student.model(input_ids=given.ids).last_hidden_state
+        return rows.mean() + 0.0 * given.student.lm_head.weight.sum()
+
+    return loss
+
+
+Loss = Callable[[], Tensor]
+LOSSES: dict[str, Callable[[Given], Loss]] = {"ours": ours, "plain": plain, "liger": liger, "bodies": bodies}
 
 
 def step_of(given: Given, name: str) -> Callable[[], None]:
@@ -182,16 +196,17 @@ def measure_dtype(size: Size, dtype: torch.dtype, suite: str) -> Report:
     given = Given.of(size, dtype, device)
     reasons = {other: disagreement(given, other) for other in OTHERS}
     names = ["ours", *(other for other in OTHERS if not reasons[other])]
-    owned = {name: given.of_own() for name in names}
+    owned = {name: given.of_own() for name in (*names, "bodies")}
     runs = {name: step_of(own, name) for name, own in owned.items()}
     synchronise = torch.cuda.synchronize if device == "cuda" else None
     rounds = measure.in_turns(runs, ROUNDS[suite], synchronise=synchronise)
     peaks = {name: measure.peak_on(device, runs[name], prepared, name, size, dtype) for name in names}
-    figures: dict[str, Figure] = {}
+    clock = "wall" if device == "cuda" else "cpu"
+    figures = {"time/bodies_over_plain": ratio(rounds, "bodies", "plain", clock)}
     for other in OTHERS:
         reason = reasons[other]
         missing = not_measured(reason) if reason else None
-        time = missing or ratio(rounds, "ours", other, "wall" if device == "cuda" else "cpu")
+        time = missing or ratio(rounds, "ours", other, clock)
         figures[f"time/ours_over_{other}"] = time
         figures[f"memory/ours_over_{other}"] = missing or Figure(peaks["ours"] / peaks[other])
     return Report(figures, {"seconds": rounds, "peak_bytes": peaks})

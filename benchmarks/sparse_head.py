@@ -8,7 +8,8 @@ missing probability `symmetric_uniform`, written here from its formula, not inst
 classes in the models' dtype, then float32, their logsumexp (which the cross-entropy shares here, and not there), the K
 classes gathered, autograd.
 
-`time/OURS_over_distillkit`: of CPU time, the median over rounds in turns; `memory/...`: of what is needed beyond the
+`time/OURS_over_distillkit`: of CPU time, the median over rounds in turns, and `time/products_over_distillkit`, of the
+three matrix products that no way of computing it can do without; `memory/...`: of what is needed beyond the
 inputs at the peak, each in a process of its own. Nothing is timed before values and gradients agree. `--only
 float32/1024x32768` measures one shape.
 """
@@ -91,6 +92,12 @@ def distillkit(given: Given) -> Tensor:
     return 0.5 * (normaliser_N1.squeeze(-1) - of_label_N).mean() + 0.5 * divergence_N.mean()
 
 
+def products(given: Given) -> None:
+    with torch.no_grad():
+        logits_NC = given.hidden @ given.head.t()
+        _ = logits_NC @ given.head, logits_NC.t() @ given.hidden
+
+
 VARIANTS: dict[str, Callable[[Given], Tensor]] = {
     "ours": ours,
     "ours_fast": functools.partial(ours, options=Options(logits_dtype=torch.bfloat16)),
@@ -115,12 +122,16 @@ def measure_shape(shape: Shape, dtype: torch.dtype, suite: str) -> Report:
     reason = disagreement(given, own, dtype)
     if reason:
         return Report({f"{what}/{name}": not_measured(reason) for what in ("time", "memory")})
-    runs = {each: functools.partial(given.gradients, VARIANTS[each]) for each in (own, "distillkit")}
-    synchronise = torch.cuda.synchronize if device == "cuda" else None
-    rounds = measure.in_turns(runs, ROUNDS[suite], synchronise=synchronise)
+    runs: dict[str, Callable[[], Any]] = {
+        each: functools.partial(given.gradients, VARIANTS[each]) for each in (own, "distillkit")
+    }
+    synchronise, clock = (torch.cuda.synchronize, "wall") if device == "cuda" else (None, "cpu")
+    timed = runs | {"products": functools.partial(products, given)}
+    rounds = measure.in_turns(timed, ROUNDS[suite], synchronise=synchronise)
     peaks = {each: measure.peak_on(device, runs[each], prepared, each, shape, dtype) for each in runs}
     figures = {
-        f"time/{name}": ratio(rounds, own, "distillkit", "wall" if device == "cuda" else "cpu"),
+        f"time/{name}": ratio(rounds, own, "distillkit", clock),
+        "time/products_over_distillkit": ratio(rounds, "products", "distillkit", clock),
         f"memory/{name}": Figure(peaks[own] / peaks["distillkit"]),
     }
     return Report(figures, {"seconds": rounds, "peak_bytes": peaks})
