@@ -146,8 +146,9 @@ def _readable_form(key: str, value: str) -> str:
     if "{{" in value or "{%" in value:
         fix = "A template is quoted twice, for Hydra and for the shell"
         return f"{fix}: '{key}=\"{value}\"'" if not set("'\"") & set(value) else f"{fix}; best kept in a file."
-    if value.startswith("[") and "=" in value and '"' not in value:
-        quoted = ",".join(f'"{each.strip()}"' for each in value.strip("[]").split(","))
+    inside = value[1:-1]
+    if value == f"[{inside}]" and "=" in inside and not set("[]{}'\"") & set(inside):
+        quoted = ",".join(f'"{each.strip()}"' for each in inside.split(","))
         return f"What holds a = in a list is quoted: '{key}=[{quoted}]'"
     return "Write key=value; quote blanks and commas."
 
