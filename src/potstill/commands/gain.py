@@ -17,6 +17,7 @@ from potstill.commands.shared import Source
 from potstill.config.compose import typed
 from potstill.config.mine_schema import GainConfig
 from potstill.config.schema import TrainConfig
+from potstill.data.pool import SUMMARY
 from potstill.errors import UserError
 from potstill.evaluation.scores import Scores
 from potstill.mining.gain import gain, is_gain, why_stop
@@ -44,7 +45,7 @@ def check(options: GainConfig) -> None:
         value = getattr(options, key)
         if not 0 < value < 1:
             raise UserError(key, value, "must lie strictly between 0 and 1.", f"For example: {key}=0.05")
-    for name in ("mined.json", "held_back.jsonl"):
+    for name in (SUMMARY, "held_back.jsonl"):
         if not Path(options.mined, name).is_file():
             problem = f"holds no {name}, so nothing was mined there."
             raise UserError("mined", options.mined, problem, "Give the directory that potstill mine wrote.")
@@ -56,7 +57,7 @@ def gain_of(options: GainConfig) -> dict[str, Any]:
     runs = {"run": after, "before": read_run(options.before, "before")[0]}
     source = read_source(config, runs)
     _refuse_other_validation(runs)
-    mined = json.loads(Path(options.mined, "mined.json").read_text(encoding="utf-8"))
+    mined = json.loads(Path(options.mined, SUMMARY).read_text(encoding="utf-8"))
     found = _measured(config, source, runs, _held_back(options, source))
     names = {each["cluster"]: each["name"] for each in mined["clusters"]}
     found["clusters"] = [{"name": names[each["cluster"]], **each} for each in found["clusters"]]

@@ -14,6 +14,7 @@ from potstill.config.mine_validate import check_mining
 from potstill.config.schema import RecipeCommandConfig, StageConfig
 from potstill.config.text_validate import validate_generation
 from potstill.config.validate import validate
+from potstill.data.pool import SUMMARY
 from potstill.errors import UserError, nearest_hint
 from potstill.fingerprint import fingerprint
 
@@ -36,7 +37,7 @@ UNDECISIVE = {
     "generate": ("run", "logger", "ledger", "limits", "report_every_s", "status"),
 }
 # What is there, in the stage's own directory, once it is done. An evaluation's is in the recipe's.
-OUTPUTS = {"train": "student", "mine": "mined.json", "gain": "gain.json", "generate": "export/export.json"}
+OUTPUTS = {"train": "student", "mine": SUMMARY, "gain": "gain.json", "generate": "export/export.json"}
 
 
 @dataclass
