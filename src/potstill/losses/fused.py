@@ -27,10 +27,8 @@ from potstill.losses.products import Products
 from potstill.losses.row_math import RowMath, RowTerm, diagnosed_names, taken
 from potstill.losses.sparse import SparseLogits
 
-CHUNK_BYTES = {
-    "cpu": 2**26,
-    "cuda": 2**30,
-}  # of both models' logits, as if in float32: 16 bits need no more rows
+# Of both models' logits, as if in float32: with more rows 16 bits take more memory and no less time.
+CHUNK_BYTES = {"cpu": 2**26, "cuda": 2**30}
 MIN_CHUNK_ROWS = 128  # with fewer the products are slow: each goes through a whole head
 
 Teacher = HeadInput | SparseLogits | Tensor | None
